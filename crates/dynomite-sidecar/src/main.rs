@@ -1,0 +1,2 @@
+//! Placeholder until the crate gets its first content.
+fn main() {}
