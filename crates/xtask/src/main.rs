@@ -1,2 +1,32 @@
-//! Placeholder until the crate gets its first content.
-fn main() {}
+//! The command line of all automation: clusters, images, generated files, checks, tests, the demo.
+
+mod cluster;
+mod image;
+mod stage;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// All automation of the repository. Every command can be repeated.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A Kubernetes to run on: an existing one, kind, or the embedded one.
+    #[command(subcommand)]
+    Cluster(cluster::Command),
+    /// Builds the container images, without Docker.
+    Images(image::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Cluster(command) => cluster::run(command),
+        Command::Images(arguments) => image::run(&arguments),
+    }
+}

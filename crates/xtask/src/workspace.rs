@@ -1,0 +1,23 @@
+//! Where the repository and its build output are, whatever directory a command was started in.
+
+use std::path::{Path, PathBuf};
+
+/// The root of the checkout this xtask was built from.
+pub(crate) fn root() -> PathBuf {
+    // `cargo run` sets the variable to the checkout at hand; the constant serves a binary that
+    // was started by its path.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    manifest
+        .ancestors()
+        .find(|directory| directory.join("Cargo.lock").is_file())
+        .map_or(manifest.clone(), Path::to_path_buf)
+}
+
+/// Cargo's output directory: `CARGO_TARGET_DIR` when set, else `target` in the checkout.
+pub(crate) fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => root().join(directory),
+        None => root().join("target"),
+    }
+}
