@@ -1,0 +1,281 @@
+//! What the operator wants of one node.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::Token;
+
+/// Further settings by name, as text: values of `dynomite.yml` or of the store.
+pub type Settings = BTreeMap<String, String>;
+
+/// Everything one node has to know, as the operator last decided it.
+///
+/// The node keeps it on disk and lives by it while the operator is away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeDesired {
+    /// The cluster the node belongs to.
+    pub cluster: ClusterRef,
+    /// `metadata.generation` of the resource this was decided from. A node
+    /// refuses a document that was decided from an older one.
+    pub cluster_generation: i64,
+    /// Counts the documents of this node. A node takes only the one that
+    /// follows the document it holds, so a deposed operator cannot overwrite
+    /// what its successor said.
+    pub generation: u64,
+    /// Who the node is.
+    pub node: NodeIdentity,
+    /// Every other node of the ring, in this datacenter and in others.
+    pub peers: Vec<Peer>,
+    /// From whom to copy, best first: nodes of the same token and datacenter.
+    #[serde(default)]
+    pub donors: Vec<Donor>,
+    /// The permission to call the data proven without a donor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Grant>,
+    /// Whether the node may get client traffic once its data is proven.
+    pub serve: bool,
+    /// How many replicas must agree.
+    pub consistency: Consistency,
+    /// How the engine runs.
+    pub engine: EngineSettings,
+    /// How the store runs.
+    pub store: StoreSettings,
+    /// How often and how patiently health is checked.
+    pub health: HealthSettings,
+}
+
+impl NodeDesired {
+    /// A digest of the content, without [`generation`](Self::generation): two
+    /// documents with the same digest ask for the same thing.
+    pub fn digest(&self) -> String {
+        let content = Self {
+            generation: 0,
+            ..self.clone()
+        };
+        // A struct of strings, numbers and string maps always serialises.
+        let bytes = serde_json::to_vec(&content).unwrap_or_default();
+        let hash = Sha256::digest(&bytes);
+        hash.iter()
+            .take(16)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+/// Which `DynomiteCluster` is meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID; another cluster of the same name is another cluster.
+    pub uid: String,
+}
+
+/// Who a node is and which part of the ring it owns.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeIdentity {
+    /// The node's name, which is its pod's name.
+    pub name: String,
+    /// The UID of the pod this document is for; empty outside Kubernetes.
+    #[serde(default)]
+    pub pod_uid: String,
+    /// Datacenter.
+    pub datacenter: String,
+    /// Rack.
+    pub rack: String,
+    /// The token the node owns for life.
+    pub token: Token,
+    /// The host name under which peers reach it.
+    pub host: String,
+}
+
+/// Another node of the ring, as a seed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    /// The host name, stable over restarts.
+    pub host: String,
+    /// The address the operator last saw, if it has one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The peer port.
+    pub port: u16,
+    /// Datacenter.
+    pub datacenter: String,
+    /// Rack.
+    pub rack: String,
+    /// Token.
+    pub token: Token,
+}
+
+/// A node to copy from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Donor {
+    /// The donor's node name, which its certificate's holder must report.
+    pub name: String,
+    /// The host name, stable over restarts.
+    pub host: String,
+    /// The address the operator last saw, if it has one now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The port of its sidecar's mutual-TLS listener.
+    pub port: u16,
+}
+
+/// A permission to treat data as proven that no donor has confirmed.
+///
+/// It names the pod it was given to: a pod that comes after it must ask again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    tag = "kind",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum Grant {
+    /// The token has never served: an empty store is all there is.
+    Bootstrap {
+        /// The pod this is for.
+        pod_uid: String,
+    },
+    /// What the store has loaded is the best there is: the ring has no second
+    /// rack, or a person has accepted the loss.
+    AcceptLocal {
+        /// The pod this is for.
+        pod_uid: String,
+    },
+}
+
+impl Grant {
+    /// The pod the permission was given to.
+    pub fn pod_uid(&self) -> &str {
+        match self {
+            Self::Bootstrap { pod_uid } | Self::AcceptLocal { pod_uid } => pod_uid,
+        }
+    }
+}
+
+/// How many replicas of a datacenter must agree before a client is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub enum ConsistencyLevel {
+    /// The replica in the coordinator's own rack answers; the others follow.
+    #[default]
+    #[serde(rename = "DC_ONE")]
+    DcOne,
+    /// A majority of the racks of the datacenter answers.
+    #[serde(rename = "DC_QUORUM")]
+    DcQuorum,
+    /// A majority answers, and the answers are the same.
+    #[serde(rename = "DC_SAFE_QUORUM")]
+    DcSafeQuorum,
+}
+
+impl ConsistencyLevel {
+    /// The name as it stands in `dynomite.yml` and in the engine's REST paths (there in lower case).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DcOne => "DC_ONE",
+            Self::DcQuorum => "DC_QUORUM",
+            Self::DcSafeQuorum => "DC_SAFE_QUORUM",
+        }
+    }
+
+    /// How many same-token nodes must be up in a datacenter of `racks` racks.
+    pub fn required(self, racks: usize) -> usize {
+        match self {
+            Self::DcOne => 1,
+            Self::DcQuorum | Self::DcSafeQuorum => racks / 2 + 1,
+        }
+    }
+}
+
+/// The consistency of reads and of writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Consistency {
+    /// For reads.
+    pub read: ConsistencyLevel,
+    /// For writes.
+    pub write: ConsistencyLevel,
+}
+
+/// How the engine runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EngineSettings {
+    /// `timeout` of `dynomite.yml`, milliseconds.
+    pub timeout_ms: u32,
+    /// Further keys of `dynomite.yml`; they take effect when the engine starts.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// Which store a node runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// Redis, Valkey or another server that reads a `redis.conf` and speaks its replication.
+    #[default]
+    Redis,
+}
+
+/// What of the data survives the loss of all replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Persistence {
+    /// Nothing: memory only.
+    None,
+    /// A snapshot now and then.
+    Rdb,
+    /// Every write, appended to a log that is synced each second.
+    #[default]
+    Aof,
+}
+
+/// How the store runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreSettings {
+    /// Which store.
+    pub kind: StoreKind,
+    /// What survives.
+    pub persistence: Persistence,
+    /// `maxmemory`, bytes; 0 leaves the store unlimited.
+    pub max_memory_bytes: u64,
+    /// Further settings. Those that the store can change while it runs are
+    /// applied at once, the others when it starts.
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+/// How often and how patiently a node is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthSettings {
+    /// Between two checks, milliseconds.
+    pub interval_ms: u32,
+    /// How long one PING may take, milliseconds.
+    pub timeout_ms: u32,
+    /// How many failed checks in a row make a node unhealthy.
+    pub failure_threshold: u32,
+}
+
+impl Default for HealthSettings {
+    fn default() -> Self {
+        Self {
+            interval_ms: 500,
+            timeout_ms: 1000,
+            failure_threshold: 2,
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What operator and sidecar say to each other: a desired document and a report.
+//!
+//! The operator sends `PUT /v1/desired` with a [`NodeDesired`] and reads
+//! `GET /v1/report`, a [`NodeReport`]; both are JSON over mutual TLS. A report
+//! holds only facts that the node itself can know; the operator joins them with
+//! what it sees in Kubernetes.
+
+mod desired;
+mod paths;
+mod report;
+
+pub use desired::{
+    ClusterRef, Consistency, ConsistencyLevel, Donor, EngineSettings, Grant, HealthSettings,
+    NodeDesired, NodeIdentity, Peer, Persistence, Settings, StoreKind, StoreSettings,
+};
+pub use paths::*;
+pub use report::{
+    Awaiting, DesiredMark, EngineFacts, EngineState, NodePhase, NodeReport, ProcessFacts, Proof,
+    ProofKind, StoreFacts, StoreRole, WarmUpProgress, WarmUpStage,
+};

@@ -1,0 +1,66 @@
+//! Ports, paths and certificate names of a node's pod.
+
+/// The port Redis clients use (`listen`).
+pub const PORT_CLIENT: u16 = 8102;
+/// The port peers use (`dyn_listen`).
+pub const PORT_PEER: u16 = 8101;
+/// The engine's own REST port (`stats_listen`), on loopback only.
+pub const PORT_ENGINE_ADMIN: u16 = 22222;
+/// The sidecar's plain port: probes and what only describes.
+pub const PORT_PLAIN: u16 = 8080;
+/// The sidecar's mutual-TLS port: desired document, report, replication.
+pub const PORT_SECURE: u16 = 8443;
+/// The loopback port at which the store finds its donor during a warm-up.
+pub const PORT_REPLICATION: u16 = 22122;
+
+/// `PUT`: hands the node its [`NodeDesired`](super::NodeDesired).
+pub const PATH_DESIRED: &str = "/v1/desired";
+/// `GET`: the node's [`NodeReport`](super::NodeReport).
+pub const PATH_REPORT: &str = "/v1/report";
+/// `GET` with `Upgrade: dynomite-replication`: a stream to this node's store for a same-token peer.
+pub const PATH_REPLICATION: &str = "/v1/replication";
+/// The protocol named in the `Upgrade` header of [`PATH_REPLICATION`].
+pub const UPGRADE_REPLICATION: &str = "dynomite-replication";
+
+/// `GET`, plain: 200 once the containers that depend on the sidecar may start.
+pub const PATH_STARTUP: &str = "/startupz";
+/// `GET`, plain: 200 while the node may get client traffic.
+pub const PATH_READY: &str = "/readyz";
+/// `GET`, plain: 200 while the sidecar itself works.
+pub const PATH_LIVE: &str = "/livez";
+
+/// Common name of the certificate with which the operator speaks.
+pub const CN_OPERATOR: &str = "dynomite-operator";
+/// Common name of the certificate that every node of a cluster carries.
+pub const CN_NODE: &str = "dynomite-node";
+
+/// The volume all containers of a pod share.
+pub const DIR_RUN: &str = "/run/dynomite";
+/// The node's data: the store's files and the last desired document.
+pub const DIR_DATA: &str = "/data";
+/// Where the sidecar finds `tls.crt`, `tls.key` and `ca.crt`.
+pub const DIR_TLS: &str = "/etc/dynomite/tls";
+/// The sidecar's binary, copied here so that the other containers can launch with it.
+pub const FILE_LAUNCHER: &str = "/run/dynomite/bin/dynomite-sidecar";
+/// The store's rendered configuration.
+pub const FILE_STORE_CONF: &str = "/run/dynomite/conf/store.conf";
+/// The engine's rendered configuration.
+pub const FILE_ENGINE_CONF: &str = "/run/dynomite/conf/dynomite.yml";
+/// The socket on which the store listens before its data is proven.
+pub const SOCKET_STORE_PRIVATE: &str = "/run/dynomite/private/store.sock";
+/// The socket at which the engine finds the store once its data is proven.
+pub const SOCKET_STORE: &str = "/run/dynomite/store.sock";
+
+/// The environment variables through which a pod learns who it is.
+pub mod env {
+    /// The pod's name, which is the node's name.
+    pub const POD_NAME: &str = "POD_NAME";
+    /// The pod's namespace.
+    pub const POD_NAMESPACE: &str = "POD_NAMESPACE";
+    /// The pod's UID.
+    pub const POD_UID: &str = "POD_UID";
+    /// The pod's primary address.
+    pub const POD_IP: &str = "POD_IP";
+    /// The Kubernetes node the pod runs on.
+    pub const NODE_NAME: &str = "NODE_NAME";
+}
