@@ -1,0 +1,3 @@
+module dynomite.io/tests/cluster/pause
+
+go 1.24
