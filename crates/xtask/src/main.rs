@@ -2,6 +2,7 @@
 
 mod cluster;
 mod image;
+mod process;
 mod stage;
 mod workspace;
 

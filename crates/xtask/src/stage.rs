@@ -149,6 +149,11 @@ impl Stage {
         }
     }
 
+    /// Shows `message` on a terminal only: for the flood of lines another program prints.
+    pub(crate) fn live(&self, message: &str) {
+        self.bar.set_message(message.to_owned());
+    }
+
     /// Shows `position` of `length` as a bar; a log gets nothing, as it would be flooded.
     pub(crate) fn progress(&self, position: u64, length: u64) {
         if self.bar.length() != Some(length) {

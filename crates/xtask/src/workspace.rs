@@ -21,3 +21,12 @@ pub(crate) fn target() -> PathBuf {
         None => root().join("target"),
     }
 }
+
+/// What is downloaded or built once for all checkouts of this user.
+pub(crate) fn cache() -> PathBuf {
+    let base = std::env::var_os("XDG_CACHE_HOME").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache"),
+        PathBuf::from,
+    );
+    base.join("dynomite-operator")
+}

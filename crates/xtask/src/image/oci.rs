@@ -14,8 +14,8 @@ use super::tree::{Entry, Tree, append};
 
 /// What an image is made of.
 pub(crate) struct ImageSpec {
-    /// Full reference with registry and tag, for example `localhost/redis:7`.
-    pub(crate) reference: String,
+    /// Full references with registry and tag, for example `localhost/redis:7`.
+    pub(crate) references: Vec<String>,
     /// Its one layer.
     pub(crate) tree: Tree,
     /// `uid:gid` of its processes.
@@ -53,19 +53,26 @@ pub(crate) fn write(spec: &ImageSpec, out: &Path) -> Result<Written> {
         "config": config.descriptor(CONFIG),
         "layers": [layer.descriptor(LAYER)],
     }))?;
-    let mut named = manifest.descriptor(MANIFEST);
-    named["annotations"] = json!({
-        "io.containerd.image.name": spec.reference,
-        "org.opencontainers.image.ref.name": tag(&spec.reference),
-    });
+    let named: Vec<_> = spec
+        .references
+        .iter()
+        .map(|reference| {
+            let mut named = manifest.descriptor(MANIFEST);
+            named["annotations"] = json!({
+                "io.containerd.image.name": reference,
+                "org.opencontainers.image.ref.name": tag(reference),
+            });
+            named
+        })
+        .collect();
     let index = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [named],
+        "manifests": named,
     });
     let docker = json!([{
         "Config": config.path(),
-        "RepoTags": [spec.reference],
+        "RepoTags": spec.references,
         "Layers": [layer.path()],
     }]);
     let digest = manifest.digest.clone();
@@ -195,7 +202,7 @@ mod tests {
         let mut tree = Tree::new();
         tree.add_text("etc/passwd", "root:x:0:0::/:/bin/false\n");
         ImageSpec {
-            reference: "localhost/example:dev".to_owned(),
+            references: vec!["localhost/example:dev".to_owned()],
             tree,
             user: "65532:65532".to_owned(),
             environment: vec!["PATH=/usr/local/bin".to_owned()],

@@ -62,11 +62,6 @@ impl Tree {
         Ok(())
     }
 
-    /// Whether something lies at `path`.
-    pub(crate) fn contains(&self, path: &str) -> bool {
-        self.entries.contains_key(path.trim_matches('/'))
-    }
-
     /// All entries, parents before children.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries
