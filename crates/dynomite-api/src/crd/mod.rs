@@ -1,1 +1,24 @@
-//! Custom resources.
+//! The custom resources people write: `DynomiteCluster`.
+
+mod cluster;
+mod condition;
+mod status;
+mod volume;
+
+pub use cluster::{
+    ConsistencySpec, DynomiteCluster, DynomiteClusterSpec, EngineSpec, HealthSpec, PodSpec,
+    RackSpec, RemoteDatacenter, StoreSpec,
+};
+pub use condition::{ConditionType, condition, set_condition};
+pub use status::{
+    ClusterPhase, DynomiteClusterStatus, NodeStatus, PlanStatus, RackStatus, TokenStatus,
+    WarmUpStatus,
+};
+pub use volume::{Retention, StorageMedium, StorageSpec};
+
+/// The group of all custom resources of this project.
+pub const GROUP: &str = "dynomite.io";
+
+/// The longest `<cluster>-<rack>`: a `StatefulSet` puts a hash of up to eleven
+/// characters behind it in a label, and labels end at 63.
+pub const MAX_STATEFULSET_NAME: usize = 52;

@@ -1,0 +1,96 @@
+//! Conditions: their types, and how one is set without touching what did not change.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The types of conditions a `DynomiteCluster` has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConditionType {
+    /// Every node of the declared state is ready.
+    Ready,
+    /// The operator is changing something, or waits while it does.
+    Reconciling,
+    /// It does not go on without a person.
+    Stalled,
+    /// Every token can be served at the configured consistency.
+    Available,
+    /// Every node has its token.
+    TokensAssigned,
+    /// The operator changes nothing, because `spec.paused` says so.
+    Paused,
+}
+
+impl ConditionType {
+    /// The condition's `type`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::Available => "Available",
+            Self::TokensAssigned => "TokensAssigned",
+            Self::Paused => "Paused",
+        }
+    }
+}
+
+/// The condition of the given type, if it is there.
+pub fn condition(conditions: &[Condition], of: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|c| c.type_ == of.name())
+}
+
+/// Sets a condition; its transition time moves only when its status flips.
+///
+/// `status` is `None` for Unknown. `reason` is `CamelCase` and never empty.
+pub fn set_condition(
+    conditions: &mut Vec<Condition>,
+    of: ConditionType,
+    status: Option<bool>,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let status = match status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let since = condition(conditions, of)
+        .filter(|old| old.status == status)
+        .map_or(Time(now), |old| old.last_transition_time.clone());
+    let fresh = Condition {
+        type_: of.name().to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: since,
+    };
+    match conditions.iter_mut().find(|c| c.type_ == of.name()) {
+        Some(slot) => *slot = fresh,
+        None => conditions.push(fresh),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transition_time_moves_only_when_the_status_flips() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let mut list = Vec::new();
+        let of = ConditionType::Ready;
+        set_condition(&mut list, of, Some(false), "Starting", "a", Some(1), at(10));
+        set_condition(&mut list, of, Some(false), "Waiting", "b", Some(2), at(20));
+        let got = condition(&list, of).expect("was set");
+        assert_eq!(
+            (got.last_transition_time.0, got.message.as_str()),
+            (at(10), "b")
+        );
+        set_condition(&mut list, of, Some(true), "AllReady", "c", Some(2), at(30));
+        let got = condition(&list, of).expect("was set");
+        assert_eq!((got.last_transition_time.0, list.len()), (at(30), 1));
+    }
+}
