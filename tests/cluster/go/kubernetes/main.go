@@ -36,6 +36,8 @@ func command(name string) *cobra.Command {
 		return kubelet.NewKubeletCommand(context.Background())
 	case "kubectl":
 		return kubectl.NewDefaultKubectlCommand()
+	case "local-volumes":
+		return newVolumesCommand()
 	}
 	return nil
 }
