@@ -1,0 +1,188 @@
+//! What a node's life is told: its processes, its store, its engine, its donor, its operator.
+
+use dynomite_api::contract::{EngineFacts, NodeDesired, StoreFacts};
+
+/// The two processes of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProcessName {
+    /// The store, `redis-server` or another like it.
+    Store,
+    /// The engine, `dynomite`.
+    Engine,
+}
+
+impl ProcessName {
+    /// The name of its launcher: `launch <name>`, socket `<name>.sock`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Engine => "dynomite",
+        }
+    }
+}
+
+/// What a launcher says of its process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessEvent {
+    /// The launcher can be spoken to. If its process already runs, `Started`
+    /// follows at once; if it does not, the launcher holds it until it is told
+    /// to start it.
+    LauncherUp,
+    /// The process runs.
+    Started {
+        /// Its process id, in its own container.
+        pid: u32,
+        /// Different for every start of the process, also over restarts of the
+        /// launcher and of the container; the same when a new sidecar asks
+        /// about the process that runs.
+        incarnation: String,
+        /// How often the launcher has started it.
+        starts: u64,
+    },
+    /// The process ended, or could not be started at all.
+    Exited {
+        /// How, in words: `exit code 1`, `signal 9`, `cannot start: ...`.
+        how: String,
+    },
+    /// The container was told to end; the launcher keeps the process until it
+    /// is ordered to stop it.
+    Terminating,
+    /// The launcher cannot be spoken to any more: what its process does is unknown.
+    LauncherGone,
+}
+
+/// What an attempt to ask the store brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreObservation {
+    /// It answered.
+    Facts(StoreSight),
+    /// Nobody listens at its socket.
+    Unreachable {
+        /// Why, in words.
+        why: String,
+    },
+    /// It did not answer in time.
+    Slow,
+}
+
+/// What the store's `PING` and `INFO` say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreSight {
+    /// What goes into the report.
+    pub facts: StoreFacts,
+    /// Whether no database holds a key.
+    pub empty: bool,
+    /// The id of the replication history it is in.
+    pub replication_id: String,
+    /// The link to its donor, while it is a replica.
+    pub link: Option<ReplicaLink>,
+}
+
+/// A replica's view of its donor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaLink {
+    /// Whether the stream runs.
+    pub up: bool,
+    /// Whether the first copy is being taken.
+    pub copying: bool,
+    /// Bytes of the first copy that have arrived.
+    pub bytes_done: u64,
+    /// Bytes of the first copy; `None` when the donor does not say.
+    pub bytes_total: Option<u64>,
+    /// How far this replica has applied the stream, bytes.
+    pub offset: u64,
+}
+
+/// What an attempt to ask the engine brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineObservation {
+    /// It answered.
+    Facts(EngineSight),
+    /// Nobody listens at its REST port.
+    Unreachable {
+        /// Why, in words.
+        why: String,
+    },
+    /// It did not answer in time.
+    Slow,
+}
+
+/// What the engine's REST interface and client port say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSight {
+    /// What goes into the report.
+    pub facts: EngineFacts,
+    /// The answer to `PING` at its client port.
+    pub ping: PingAnswer,
+    /// Requests of clients since it started.
+    pub client_requests: u64,
+    /// Requests of clients that have no answer yet; `None` when it does not say.
+    pub in_flight: Option<u64>,
+}
+
+/// What became of a `PING` through the engine's client port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PingAnswer {
+    /// `PONG`.
+    Pong,
+    /// It was not asked.
+    NotAsked,
+    /// An error, or a closed connection.
+    Refused {
+        /// In words.
+        why: String,
+    },
+    /// No answer in time.
+    Slow,
+}
+
+/// What the donor's store says through the replication tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DonorSight {
+    /// Its incarnation.
+    pub run_id: String,
+    /// The id of its replication history.
+    pub replication_id: String,
+    /// Its `master_repl_offset`, bytes.
+    pub offset: u64,
+    /// Keys in database 0.
+    pub keys: u64,
+    /// Whether it is a primary.
+    pub primary: bool,
+}
+
+/// Names one order to the hands, so that a late answer is not taken for another's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderId(pub u64);
+
+/// Something that happened to the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A desired document that [`accept`](crate::accept) let through.
+    Desired(Box<NodeDesired>),
+    /// A launcher spoke.
+    Process(ProcessName, ProcessEvent),
+    /// The store was asked.
+    Store(StoreObservation),
+    /// The engine was asked.
+    Engine(EngineObservation),
+    /// An order was carried out.
+    Done(OrderId),
+    /// An order to read the donor was carried out.
+    Donor(OrderId, DonorSight),
+    /// An order failed.
+    Failed(OrderId, String),
+    /// The donor's sidecar refused the replication, or could not be reached.
+    DonorRefused {
+        /// The donor's node name.
+        donor: String,
+        /// Why, in words.
+        why: String,
+    },
+    /// A readiness probe was answered with "not ready".
+    NotReadySeen,
+    /// The sidecar itself was told to end.
+    Terminate,
+    /// Nothing but time has passed.
+    Tick,
+}
