@@ -1,9 +1,9 @@
-//! Prints a custom resource definition as YAML; `cargo xtask crds` writes it to `crds/`.
-
-use dynomite_api::crd::DynomiteCluster;
-use kube::CustomResourceExt;
+//! Prints the custom resource definition as YAML; `cargo xtask crds` writes it to `crds/`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    print!("{}", serde_yaml::to_string(&DynomiteCluster::crd())?);
+    print!(
+        "{}",
+        serde_yaml::to_string(&dynomite_api::crd::definition())?
+    );
     Ok(())
 }

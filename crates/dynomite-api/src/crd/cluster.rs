@@ -240,7 +240,7 @@ pub struct StoreSpec {
 }
 
 /// What else the pods get.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodSpec {
     /// Further labels of the pods.
@@ -360,6 +360,22 @@ impl Default for StoreSpec {
             memory_percent: default_memory_percent(),
             persistence: None,
             settings: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for PodSpec {
+    fn default() -> Self {
+        Self {
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            priority_class_name: None,
+            affinity: None,
+            image_pull_secrets: Vec::new(),
+            topology_spread_constraints: Vec::new(),
+            termination_grace_period_seconds: default_grace_seconds(),
+            sidecar_resources: None,
+            run_as_user: None,
         }
     }
 }

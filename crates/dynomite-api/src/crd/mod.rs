@@ -1,7 +1,11 @@
 //! The custom resources people write: `DynomiteCluster`.
 
+// These comments are what `kubectl explain` prints, where backticks would be noise.
+#![allow(clippy::doc_markdown)]
+
 mod cluster;
 mod condition;
+mod definition;
 mod status;
 mod volume;
 
@@ -10,6 +14,7 @@ pub use cluster::{
     RackSpec, RemoteDatacenter, StoreSpec,
 };
 pub use condition::{ConditionType, condition, set_condition};
+pub use definition::definition;
 pub use status::{
     ClusterPhase, DynomiteClusterStatus, NodeStatus, PlanStatus, RackStatus, TokenStatus,
     WarmUpStatus,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("self.medium == oldSelf.medium").message("storage.medium cannot be changed: create a second cluster and let it warm up as a rack, or restore a backup into it"),
-    validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0").message("storage.size cannot shrink: Kubernetes volumes only grow; keep the size or choose a larger one"),
+    validation = Rule::new("quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0").message("storage.size cannot shrink: Kubernetes volumes only grow; keep the size or choose a larger one"),
     validation = Rule::new("has(self.className) == has(oldSelf.className) && (!has(self.className) || self.className == oldSelf.className)").message("storage.className cannot be changed for volumes that exist: keep it, or create a second cluster with the class you want")
 )]
 pub struct StorageSpec {

@@ -1,0 +1,100 @@
+//! The custom resource definition as it is installed.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use kube::CustomResourceExt;
+
+use super::DynomiteCluster;
+
+/// The longest value of a setting, characters.
+const MAX_SETTING: i64 = 1024;
+
+/// The definition of `DynomiteCluster`.
+///
+/// It differs from what the derive gives in two points. No field is nullable:
+/// an explicit `null` is the same as leaving the field out, so that rules and
+/// defaults see one case and not two. And the values of free settings end
+/// before a line does, because they become lines of configuration files.
+pub fn definition() -> CustomResourceDefinition {
+    let mut definition = DynomiteCluster::crd();
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut();
+        let Some(root) = schema.and_then(|s| s.open_api_v3_schema.as_mut()) else {
+            continue;
+        };
+        drop_nullable(root);
+        let spec = root.properties.as_mut().and_then(|p| p.get_mut("spec"));
+        let Some(parts) = spec.and_then(|s| s.properties.as_mut()) else {
+            continue;
+        };
+        for part in ["dynomite", "store"] {
+            let settings = parts
+                .get_mut(part)
+                .and_then(|p| p.properties.as_mut())
+                .and_then(|p| p.get_mut("settings"));
+            if let Some(settings) = settings {
+                bound_settings(settings);
+            }
+        }
+    }
+    definition
+}
+
+fn bound_settings(settings: &mut JSONSchemaProps) {
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut settings.additional_properties {
+        value.max_length = Some(MAX_SETTING);
+        value.pattern = Some(r"^[^\r\n\x00]*$".into());
+    }
+}
+
+fn drop_nullable(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        drop_nullable(property);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
+        drop_nullable(value);
+    }
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(item)) => drop_nullable(item),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(drop_nullable),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text() -> String {
+        serde_yaml::to_string(&definition()).expect("a definition serialises")
+    }
+
+    #[test]
+    fn committed_definition_is_the_generated_one() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../crds/dynomiteclusters.dynomite.io.yaml"
+        );
+        let committed = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            committed.ends_with(&text()),
+            "crds/ is out of date: run `cargo xtask crds`"
+        );
+    }
+
+    #[test]
+    fn definition_fits_into_an_annotation() {
+        // `kubectl apply` keeps a copy in an annotation, and annotations end at 256 KiB.
+        let json = serde_json::to_string(&definition()).expect("a definition serialises");
+        assert!(json.len() < 200_000, "{} bytes", json.len());
+    }
+
+    #[test]
+    fn no_field_is_nullable_and_settings_are_single_lines() {
+        let text = text();
+        assert!(!text.contains("nullable"));
+        assert_eq!(text.matches(r"^[^\r\n\x00]*$").count(), 2);
+    }
+}
