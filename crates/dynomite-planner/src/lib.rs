@@ -1,1 +1,25 @@
-//! Placeholder until the crate gets its first content.
+//! Every decision of the operator as pure functions: what is wanted and what is seen go in, a plan and a status come out.
+//!
+//! ```text
+//! DynomiteCluster --Cluster::new--> Cluster --+
+//!                                             +--plan--> Plan { actions, waits }
+//! lists, node reports ----> Observed ---------+             |
+//!                                                           | the operator acts
+//!                                             status <--- Outcome
+//! ```
+//!
+//! No client, no clock, no randomness: the time is an argument. The operator
+//! remembers no progress, so each function works from the first moment of a
+//! cluster as from any later one.
+
+mod cluster;
+mod observed;
+mod plan;
+pub mod safety;
+
+pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
+pub use observed::{Claims, KubernetesNode, Observed, SecretFacts, Seen};
+pub use plan::{
+    Action, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned, StepName, Wait,
+    Waiting,
+};

@@ -1,0 +1,113 @@
+//! What the operator sees of a cluster: objects by name, and facts that may be unknown.
+
+use std::collections::BTreeMap;
+
+use dynomite_api::contract::NodeReport;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+/// A fact that may not have been readable. Unknown is not absent and not zero:
+/// whoever asks must decide for the unsafe case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen<T> {
+    /// It was read.
+    Known(T),
+    /// It could not be read, and why.
+    Unknown(String),
+}
+
+impl<T> Seen<T> {
+    /// The fact, if it was read.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(fact) => Some(fact),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// `PersistentVolumeClaim`s by name.
+pub type Claims = BTreeMap<String, PersistentVolumeClaim>;
+
+/// Everything that was seen of one cluster, at about one moment.
+///
+/// The maps hold, by object name, what lies in the cluster's namespace and
+/// either carries the cluster's instance label or has a name the operator
+/// would use for this cluster ([`Cluster::object_names`](crate::Cluster::object_names)):
+/// a foreign object on such a name must be seen to be left alone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observed {
+    /// `StatefulSet`s.
+    pub stateful_sets: BTreeMap<String, StatefulSet>,
+    /// Services.
+    pub services: BTreeMap<String, Service>,
+    /// `ConfigMap`s, among them the token record.
+    pub config_maps: BTreeMap<String, ConfigMap>,
+    /// `PodDisruptionBudget`s.
+    pub pod_disruption_budgets: BTreeMap<String, PodDisruptionBudget>,
+    /// Volume claims; those of removed racks and of a deleted cluster of the
+    /// same name too.
+    pub claims: Claims,
+    /// Pods.
+    pub pods: BTreeMap<String, Pod>,
+    /// The Secret `<cluster>-ca`.
+    pub ca_secret: Seen<Option<SecretFacts>>,
+    /// The Secret `<cluster>-node-tls`.
+    pub node_secret: Seen<Option<SecretFacts>>,
+    /// The Kubernetes nodes by name; unknown when the operator may not read them.
+    pub kubernetes_nodes: Seen<BTreeMap<String, KubernetesNode>>,
+    /// What each pod's sidecar said, by pod name. A pod without an entry counts as unknown.
+    pub reports: BTreeMap<String, Seen<NodeReport>>,
+    /// The newest warning event of a `StatefulSet` by its name, where the
+    /// operator looked: pods that cannot be created leave no other trace.
+    pub warnings: BTreeMap<String, String>,
+}
+
+impl Default for Observed {
+    /// Nothing is there, and that is known.
+    fn default() -> Self {
+        Self {
+            stateful_sets: BTreeMap::new(),
+            services: BTreeMap::new(),
+            config_maps: BTreeMap::new(),
+            pod_disruption_budgets: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            ca_secret: Seen::Known(None),
+            node_secret: Seen::Known(None),
+            kubernetes_nodes: Seen::Unknown("not read".to_owned()),
+            reports: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+        }
+    }
+}
+
+/// What is known of a Secret without holding its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretFacts {
+    /// Its UID.
+    pub uid: String,
+    /// UID of the controlling owner, if it has one.
+    pub owner_uid: Option<String>,
+    /// Whether all keys are there and can be read as what they should be.
+    pub complete: bool,
+    /// When the first of its certificates begins; `None` when none could be read.
+    pub not_before: Option<Timestamp>,
+    /// When the first of its certificates ends; `None` when none could be read.
+    pub not_after: Option<Timestamp>,
+    /// A digest of `ca.crt`: which CA the certificates belong to.
+    pub ca_digest: String,
+    /// The DNS names in the node certificate; empty in the CA's Secret.
+    pub dns_names: Vec<String>,
+}
+
+/// What matters of a Kubernetes node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesNode {
+    /// The value of `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
+    /// Whether it takes new pods.
+    pub schedulable: bool,
+}

@@ -1,0 +1,384 @@
+//! A plan: what the operator does now, and what it waits for, each with its reason.
+
+use dynomite_api::contract::NodeDesired;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+/// What the operator does now and what it waits for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What to do, in this order. Every action stands for itself: when one
+    /// fails, the others are still right, and the next pass decides anew.
+    pub actions: Vec<Planned>,
+    /// What is waited for.
+    pub waits: Vec<Waiting>,
+    /// When to plan again although nothing is seen to change.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// An action and where it comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// The step that decided it.
+    pub step: StepName,
+    /// What to do.
+    pub action: Action,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// A wait and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The step that waits.
+    pub step: StepName,
+    /// For what.
+    pub wait: Wait,
+}
+
+/// The steps of a plan, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StepName {
+    /// The cluster is being deleted.
+    Delete,
+    /// Certificates, token record, Services, disruption budget, `StatefulSet`s.
+    Provision,
+    /// Tokens onto the volumes.
+    AssignTokens,
+    /// Desired documents to the nodes.
+    Configure,
+    /// Permissions, the serve gate, nodes that copy.
+    WarmUp,
+    /// Racks that left the spec.
+    Retire,
+    /// Pods of an older revision.
+    Roll,
+}
+
+impl StepName {
+    /// The name in `status.plan[].step`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Provision => "provision",
+            Self::AssignTokens => "assign_tokens",
+            Self::Configure => "configure",
+            Self::WarmUp => "warm_up",
+            Self::Retire => "retire",
+            Self::Roll => "roll",
+        }
+    }
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Server-side apply, with [`FIELD_MANAGER`](dynomite_api::annotations::FIELD_MANAGER)
+    /// and force. An object with `metadata.uid` must exist with that UID.
+    Apply(Box<Object>),
+    /// Delete, with preconditions on the UID and, if given, the resource version.
+    Delete {
+        /// Kind of the object.
+        kind: Kind,
+        /// Its name, in the cluster's namespace.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
+        /// The resource version it was seen with; a pod is deleted only as it was seen.
+        resource_version: Option<String>,
+    },
+    /// `PUT` a desired document to a node's sidecar.
+    Assign {
+        /// The node, which is its pod.
+        node: String,
+        /// The pod's address.
+        address: String,
+        /// The document.
+        desired: Box<NodeDesired>,
+    },
+    /// Make certificates and write their Secrets.
+    IssueCertificates(Certificates),
+    /// Set or remove the finalizer on the `DynomiteCluster`.
+    SetFinalizer {
+        /// Whether it should be there.
+        present: bool,
+    },
+    /// Tell people by an Event on the `DynomiteCluster`.
+    Event {
+        /// Normal or warning.
+        kind: EventKind,
+        /// `CamelCase`, documented.
+        reason: &'static str,
+        /// For people.
+        message: String,
+    },
+}
+
+impl Action {
+    /// What the action touches, such as `Service ring` or `node ring-dc1-a-0`.
+    pub fn target(&self) -> String {
+        match self {
+            Self::Apply(object) => format!("{} {}", object.kind().name(), object.name()),
+            Self::Delete { kind, name, .. } => format!("{} {name}", kind.name()),
+            Self::Assign { node, .. } => format!("node {node}"),
+            Self::IssueCertificates(what) => format!("Secret {}", what.node_secret),
+            Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
+            Self::Event { reason, .. } => format!("Event {reason}"),
+        }
+    }
+
+    /// Whether it takes a node out of the ring.
+    pub fn disrupts(&self) -> bool {
+        matches!(
+            self,
+            Self::Delete {
+                kind: Kind::Pod | Kind::StatefulSet,
+                ..
+            }
+        )
+    }
+}
+
+/// Which certificates to make. Both Secrets are owned by the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// The Secret of the CA, the operator's client certificate in it.
+    pub ca_secret: String,
+    /// Whether to make a new CA; else the one in the Secret signs.
+    pub new_ca: bool,
+    /// The Secret of the nodes' certificate.
+    pub node_secret: String,
+    /// The DNS names in the nodes' certificate.
+    pub dns_names: Vec<String>,
+}
+
+/// How an Event is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Something was done.
+    Normal,
+    /// Something needs attention.
+    Warning,
+}
+
+/// An object to apply: only the fields the operator owns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// A rack.
+    StatefulSet(StatefulSet),
+    /// A way to reach nodes.
+    Service(Service),
+    /// The token record.
+    ConfigMap(ConfigMap),
+    /// How many nodes may be evicted.
+    PodDisruptionBudget(PodDisruptionBudget),
+    /// Marks and size of a volume claim that exists.
+    PersistentVolumeClaim(PersistentVolumeClaim),
+}
+
+/// The kinds of objects that are applied or deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `apps/v1`.
+    StatefulSet,
+    /// `v1`.
+    Service,
+    /// `v1`.
+    ConfigMap,
+    /// `policy/v1`.
+    PodDisruptionBudget,
+    /// `v1`.
+    PersistentVolumeClaim,
+    /// `v1`.
+    Pod,
+    /// `v1`.
+    Secret,
+}
+
+impl Kind {
+    /// The kind as Kubernetes writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::StatefulSet => "StatefulSet",
+            Self::Service => "Service",
+            Self::ConfigMap => "ConfigMap",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
+            Self::Pod => "Pod",
+            Self::Secret => "Secret",
+        }
+    }
+}
+
+impl Object {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::StatefulSet(_) => Kind::StatefulSet,
+            Self::Service(_) => Kind::Service,
+            Self::ConfigMap(_) => Kind::ConfigMap,
+            Self::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
+            Self::PersistentVolumeClaim(_) => Kind::PersistentVolumeClaim,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        let metadata = match self {
+            Self::StatefulSet(o) => &o.metadata,
+            Self::Service(o) => &o.metadata,
+            Self::ConfigMap(o) => &o.metadata,
+            Self::PodDisruptionBudget(o) => &o.metadata,
+            Self::PersistentVolumeClaim(o) => &o.metadata,
+        };
+        metadata.name.as_deref().unwrap_or_default()
+    }
+}
+
+/// Why the operator does not go on by itself right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// `spec.paused`.
+    Paused,
+    /// An object of ours has a name that someone else's object holds.
+    NameTaken {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Whose it is, in words.
+        owner: String,
+    },
+    /// An object of a deleted cluster of the same name is still being collected.
+    PreviousOwner {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// The certificates could not be read.
+    CertificatesUnknown {
+        /// Why.
+        why: String,
+    },
+    /// What is recorded of the tokens cannot be read.
+    TokenRecordUnreadable {
+        /// Name of the `ConfigMap`.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// Recorded tokens contradict the spec or each other.
+    TokenMismatch {
+        /// The node.
+        node: String,
+        /// What is recorded, and where.
+        recorded: String,
+        /// What the spec asks for.
+        wanted: String,
+    },
+    /// A node could not be asked.
+    ReportUnknown {
+        /// The node.
+        node: String,
+        /// Why.
+        why: String,
+    },
+    /// A node holds a document that was decided from a newer resource than this one.
+    NewerDocument {
+        /// The node.
+        node: String,
+    },
+    /// Something outside the ring keeps a pod from running.
+    Blocked {
+        /// The rack.
+        rack: String,
+        /// The node.
+        node: String,
+        /// One word, `CamelCase`.
+        reason: &'static str,
+        /// What to do.
+        message: String,
+    },
+    /// A pod is coming up.
+    Starting {
+        /// The node.
+        node: String,
+        /// What it lacks.
+        message: String,
+    },
+    /// The ring has never served and its nodes are not all there yet.
+    ServeGate {
+        /// The nodes that are not.
+        missing: Vec<String>,
+    },
+    /// A node copies its data.
+    WarmingUp {
+        /// The node.
+        node: String,
+        /// From whom; empty when no donor has been found yet.
+        donor: String,
+    },
+    /// A node could not do what it should and tries again.
+    NodeFailed {
+        /// The node.
+        node: String,
+        /// The node's own words.
+        message: String,
+    },
+    /// No replica of a token has proven data: a person must accept the loss.
+    NoProvenReplica {
+        /// The token.
+        token: dynomite_api::Token,
+        /// The node that has most of the data, and its pod's UID.
+        proposal: Option<(String, String)>,
+        /// The command that accepts it.
+        command: String,
+    },
+    /// A node may not leave, and why.
+    MayNotLeave {
+        /// The node.
+        node: String,
+        /// Why not.
+        refusal: crate::safety::Refusal,
+    },
+    /// The `StatefulSet` controller has not yet seen the newest spec.
+    RevisionPending {
+        /// The `StatefulSet`.
+        name: String,
+    },
+    /// Settings are held that take effect only at a restart nobody asked for.
+    RestartRequired {
+        /// The node.
+        node: String,
+        /// Their names.
+        settings: Vec<String>,
+    },
+    /// Pods of a deleted cluster, or of a removed rack, are still leaving.
+    PodsLeaving {
+        /// The pods.
+        pods: Vec<String>,
+    },
+}
+
+/// What became of a plan's actions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The actions that failed.
+    pub failures: Vec<Failure>,
+}
+
+/// An action that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The step it belongs to.
+    pub step: StepName,
+    /// What it touched: [`Action::target`].
+    pub target: String,
+    /// One word, `CamelCase`, such as `Forbidden` or `QuotaExceeded`.
+    pub reason: String,
+    /// The error in words, without anything that changes from try to try.
+    pub message: String,
+}
