@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// How often a spinner turns on a terminal.
 const TICK: Duration = Duration::from_millis(120);
@@ -108,7 +108,7 @@ impl Stages {
             .unwrap_or(0)
             .max("total".len());
         rows.map(|(name, took, word)| {
-            format!("  {name:<width$}  {:>9}  {word}", seconds(took))
+            format!("  {name:<width$}  {:>12}  {word}", seconds(took))
                 .trim_end()
                 .to_owned()
         })
@@ -186,12 +186,13 @@ fn bar_style() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// A duration as people say it: tenths of a second while short, whole units when long.
+/// A duration as people say it: tenths of a second while short, minutes when long.
 fn seconds(took: Duration) -> String {
-    if took < Duration::from_mins(2) {
+    let whole = took.as_secs();
+    if whole < 100 {
         format!("{:.1} s", took.as_secs_f64())
     } else {
-        HumanDuration(took).to_string()
+        format!("{} min {:02} s", whole / 60, whole % 60)
     }
 }
 
@@ -218,6 +219,6 @@ mod tests {
     #[test]
     fn long_times_are_told_in_minutes() {
         assert_eq!(seconds(Duration::from_millis(1_550)), "1.6 s");
-        assert_eq!(seconds(Duration::from_mins(5)), "5 minutes");
+        assert_eq!(seconds(Duration::from_secs(303)), "5 min 03 s");
     }
 }
