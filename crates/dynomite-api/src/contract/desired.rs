@@ -1,6 +1,7 @@
 //! What the operator wants of one node.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -58,10 +59,12 @@ impl NodeDesired {
         // A struct of strings, numbers and string maps always serialises.
         let bytes = serde_json::to_vec(&content).unwrap_or_default();
         let hash = Sha256::digest(&bytes);
-        hash.iter()
-            .take(16)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        let mut digest = String::with_capacity(32);
+        for byte in hash.iter().take(16) {
+            // Writing to a string cannot fail.
+            let _ = write!(digest, "{byte:02x}");
+        }
+        digest
     }
 }
 
