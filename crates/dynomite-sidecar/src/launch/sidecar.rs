@@ -1,0 +1,138 @@
+//! The launcher of the sidecar: lays out the shared volume and runs `run` again when it crashes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{process, server, sockets_dir};
+
+/// The first pause before a sidecar that ended is run again; it doubles up to
+/// [`LONGEST_PAUSE`], which is below the time between two readiness probes.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A sidecar that ran for this long crashed by accident: the pauses begin anew.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+
+/// Makes what the containers share: directories, and the binary that launches.
+///
+/// # Errors
+/// When the volume cannot be written.
+pub(super) fn prepare(run_dir: &Path, binary: &Path) -> anyhow::Result<()> {
+    for name in ["bin", "conf"] {
+        let path = run_dir.join(name);
+        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    server::make_private_dir(&run_dir.join("private"))?;
+    server::make_private_dir(&sockets_dir(run_dir))?;
+    // Renamed into place: a container that starts meanwhile finds the old
+    // binary or the new one, never a part of it.
+    let target = run_dir.join("bin/dynomite-sidecar");
+    let fresh = run_dir.join("bin/.dynomite-sidecar");
+    fs::copy(binary, &fresh).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&fresh, &target).with_context(|| format!("cannot make {}", target.display()))
+}
+
+pub(super) async fn run(run_dir: &Path, args: &[OsString]) -> anyhow::Result<ExitCode> {
+    process::adopt_orphans();
+    let binary = std::env::current_exe().context("cannot find this program's own file")?;
+    prepare(run_dir, &binary)?;
+    let mut command = vec![OsString::from("run")];
+    command.extend_from_slice(args);
+    supervise(&binary, &command).await
+}
+
+/// Runs a program, again and again, until SIGTERM has reached it and it has ended.
+async fn supervise(program: &Path, args: &[OsString]) -> anyhow::Result<ExitCode> {
+    let mut children = signal(SignalKind::child())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut pause = Duration::ZERO;
+    let mut terminating = false;
+    loop {
+        let begun = Instant::now();
+        let pid = process::spawn(program, args)
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let exit = loop {
+            tokio::select! {
+                _ = children.recv() => if let Some(exit) = process::reap(Some(pid)) {
+                    break exit;
+                },
+                _ = terminate.recv() => {
+                    terminating = true;
+                    process::terminate(pid);
+                }
+                _ = interrupt.recv() => {
+                    terminating = true;
+                    process::terminate(pid);
+                }
+            }
+        };
+        if terminating {
+            return Ok(ExitCode::from(exit.code()));
+        }
+        tracing::warn!(how = %exit.words(false), "the sidecar ended and is run again");
+        pause = next_pause(pause, begun.elapsed());
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            _ = terminate.recv() => return Ok(ExitCode::from(exit.code())),
+            _ = interrupt.recv() => return Ok(ExitCode::from(exit.code())),
+        }
+    }
+}
+
+/// The pause after `last`, when the sidecar ran for `ran`: none after an accident.
+fn next_pause(last: Duration, ran: Duration) -> Duration {
+    if ran >= STEADY_AFTER {
+        return Duration::ZERO;
+    }
+    (last * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_second_and_begin_anew() {
+        let mut pause = Duration::ZERO;
+        for _ in 0..10 {
+            let next = next_pause(pause, Duration::ZERO);
+            assert!(next > pause || next == LONGEST_PAUSE);
+            pause = next;
+        }
+        assert_eq!(pause, LONGEST_PAUSE);
+        assert_eq!(next_pause(pause, STEADY_AFTER), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_volume_is_laid_out_again_and_again() {
+        let volume = tempfile::tempdir().unwrap();
+        let source = volume.path().join("source");
+        for content in ["one", "two"] {
+            fs::write(&source, content).unwrap();
+            prepare(volume.path(), &source).unwrap();
+            let target = volume.path().join("bin/dynomite-sidecar");
+            assert_eq!(fs::read_to_string(&target).unwrap(), content);
+            assert_eq!(
+                fs::metadata(&target).unwrap().permissions().mode() & 0o777,
+                0o755
+            );
+        }
+        for name in ["private", "launch"] {
+            let mode = fs::metadata(volume.path().join(name))
+                .unwrap()
+                .permissions();
+            assert_eq!(mode.mode() & 0o777, 0o700, "{name}");
+        }
+    }
+}
