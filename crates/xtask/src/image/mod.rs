@@ -2,10 +2,10 @@
 
 mod debian;
 mod elf;
-mod oci;
+pub(crate) mod oci;
 mod ours;
 mod redis;
-mod tree;
+pub(crate) mod tree;
 mod valkey;
 
 use std::collections::BTreeMap;
