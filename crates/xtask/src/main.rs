@@ -21,7 +21,6 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// A Kubernetes to run on: an existing one, kind, or the embedded one.
-    #[command(subcommand)]
     Cluster(cluster::Command),
     /// Builds the container images, without Docker.
     Images(image::Arguments),

@@ -58,7 +58,7 @@ fn pack(reference: &str, program: &Path, archive: &Path) -> Result<()> {
     let mut tree = Tree::new();
     tree.add_copy(&path, program)?;
     let spec = ImageSpec {
-        reference: reference.to_owned(),
+        references: vec![reference.to_owned()],
         tree,
         user: "65532:65532".to_owned(),
         environment: Vec::new(),
