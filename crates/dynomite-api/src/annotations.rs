@@ -35,5 +35,13 @@ pub const ANNOTATION_ACCEPT_LOSS: &str = "dynomite.io/accept-loss";
 /// Annotation on a `DynomiteCluster` or a pod template: restart since.
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
+/// Annotation on a `StatefulSet`: the images its pods got by default when it
+/// was made, as JSON. They stay when the operator is upgraded.
+pub const ANNOTATION_IMAGES: &str = "dynomite.io/images";
+/// Annotation on a `DynomiteCluster`, set by a person: the operator's image to
+/// which sidecars and engines may now be rolled. It names the image, so that the
+/// next upgrade of the operator needs a word of its own.
+pub const ANNOTATION_UPDATE_IMAGES: &str = "dynomite.io/update-images";
+
 /// The finalizer that lets the operator clear volumes before the cluster goes.
 pub const FINALIZER: &str = "dynomite.io/cluster";

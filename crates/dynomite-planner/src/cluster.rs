@@ -4,11 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use dynomite_api::Token;
+use dynomite_api::annotations::{ANNOTATION_RESTARTED_AT, ANNOTATION_UPDATE_IMAGES, FINALIZER};
 use dynomite_api::contract::{
-    ClusterRef, Consistency, EngineSettings, HealthSettings, Peer, StoreSettings,
+    ClusterRef, Consistency, EngineSettings, HealthSettings, Peer, Persistence, StoreSettings,
 };
-use dynomite_api::crd::{DynomiteClusterSpec, StorageSpec};
+use dynomite_api::crd::{
+    DynomiteCluster, DynomiteClusterSpec, MAX_STATEFULSET_NAME, RackSpec, StorageMedium,
+    StorageSpec,
+};
 use jiff::Timestamp;
+
+use crate::quantity;
 
 /// What the operator's installation decides and the resource may leave out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +48,9 @@ pub struct Cluster {
     pub served_since: Option<Timestamp>,
     /// The tokens the status holds, by node name.
     pub status_tokens: BTreeMap<String, Token>,
+    /// The first address each node last had by the status: a node that is away
+    /// keeps its place on the ring.
+    pub status_addresses: BTreeMap<String, String>,
     /// Its racks, in the order of the spec.
     pub racks: Vec<Rack>,
     /// The tokens of each rack by ordinal, by the spec or by the formula.
@@ -101,3 +110,399 @@ impl fmt::Display for Violations {
 }
 
 impl std::error::Error for Violations {}
+
+impl Cluster {
+    /// Validates a resource, and finds everything that is wrong at once.
+    ///
+    /// The schema refuses most of this at admission; a resource may still have
+    /// come by an older schema.
+    pub fn new(resource: &DynomiteCluster, defaults: &Defaults) -> Result<Self, Violations> {
+        let mut found = Vec::new();
+        let spec = &resource.spec;
+        let meta = &resource.metadata;
+        let id = identity(resource, &mut found);
+        check_racks(&id.name, spec, &mut found);
+        let (tokens, tokens_given) = tokens(spec, &mut found);
+        check_consistency(spec, &mut found);
+        let store = store(spec, &mut found);
+        let remote_peers = remote_peers(spec, &mut found);
+        if quantity::parse(&spec.storage.size.0).is_none_or(|size| size <= 0) {
+            push(
+                &mut found,
+                "spec.storage.size",
+                "must be a quantity above zero, such as 10Gi",
+            );
+        }
+        if !found.is_empty() {
+            return Err(Violations(found));
+        }
+        let status = resource.status.as_ref();
+        let nodes = || status.iter().flat_map(|s| &s.racks).flat_map(|r| &r.nodes);
+        let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key)).cloned();
+        Ok(Self {
+            id,
+            generation: meta.generation.unwrap_or_default(),
+            created: meta.creation_timestamp.as_ref().map(|t| t.0),
+            deleting: meta.deletion_timestamp.is_some(),
+            has_finalizer: meta.finalizers.iter().flatten().any(|f| f == FINALIZER),
+            restarted_at: annotation(ANNOTATION_RESTARTED_AT),
+            approved_image: annotation(ANNOTATION_UPDATE_IMAGES),
+            served_since: status.and_then(|s| s.served_since.as_ref()).map(|t| t.0),
+            status_tokens: nodes().map(|n| (n.name.clone(), n.token)).collect(),
+            status_addresses: nodes()
+                .filter_map(|n| Some((n.name.clone(), n.addresses.first()?.clone())))
+                .collect(),
+            racks: spec.racks.iter().map(Rack::from).collect(),
+            tokens,
+            tokens_given,
+            remote_peers,
+            consistency: Consistency {
+                read: spec.consistency.read,
+                write: spec.consistency.write,
+            },
+            engine: EngineSettings {
+                timeout_ms: spec.dynomite.timeout_milliseconds,
+                settings: spec.dynomite.settings.clone(),
+            },
+            store,
+            health: HealthSettings {
+                interval_ms: spec.health.interval_milliseconds,
+                timeout_ms: spec.health.timeout_milliseconds,
+                failure_threshold: spec.health.failure_threshold,
+            },
+            storage: spec.storage.clone(),
+            defaults: defaults.clone(),
+            spec: spec.clone(),
+        })
+    }
+
+    /// Whether `spec.paused` is set.
+    pub fn paused(&self) -> bool {
+        self.spec.paused
+    }
+
+    /// How many same-token nodes the consistency levels need in this datacenter.
+    pub fn required(&self) -> usize {
+        let racks = self.racks.len();
+        let Consistency { read, write } = self.consistency;
+        read.required(racks).max(write.required(racks))
+    }
+
+    /// Whether the data survives the restart of a store.
+    pub fn persistent(&self) -> bool {
+        self.store.persistence != Persistence::None
+    }
+
+    /// Whether each node has a volume claim.
+    pub fn has_volumes(&self) -> bool {
+        self.storage.medium == StorageMedium::Volume
+    }
+
+    /// The name of a rack's `StatefulSet` and of its Service.
+    pub fn rack_name(&self, rack: &str) -> String {
+        format!("{}-{rack}", self.id.name)
+    }
+
+    /// The name of a node, which is its pod's name.
+    pub fn node_name(&self, rack: &str, ordinal: usize) -> String {
+        format!("{}-{rack}-{ordinal}", self.id.name)
+    }
+
+    /// The name of a node's volume claim.
+    pub fn claim_name(node: &str) -> String {
+        format!("{CLAIM}-{node}")
+    }
+
+    /// The headless Service of the peers.
+    pub fn nodes_service(&self) -> String {
+        format!("{}-nodes", self.id.name)
+    }
+
+    /// The `ConfigMap` that records the tokens beyond the cluster's life.
+    pub fn token_record(&self) -> String {
+        format!("{}-tokens", self.id.name)
+    }
+
+    /// The Secret of the CA.
+    pub fn ca_secret(&self) -> String {
+        format!("{}-ca", self.id.name)
+    }
+
+    /// The Secret of the nodes' certificate.
+    pub fn node_secret(&self) -> String {
+        format!("{}-node-tls", self.id.name)
+    }
+
+    /// The domain in which the nodes' host names lie.
+    pub fn nodes_domain(&self) -> String {
+        format!(
+            "{}.{}.svc.{}",
+            self.nodes_service(),
+            self.id.namespace,
+            self.spec.cluster_domain
+        )
+    }
+
+    /// The host name of a node.
+    pub fn host(&self, node: &str) -> String {
+        format!("{node}.{}", self.nodes_domain())
+    }
+
+    /// Every name the operator would use for an object of this cluster, pods
+    /// and claims aside: whatever lies there must be observed, whoever owns it.
+    pub fn object_names(&self) -> Vec<String> {
+        let mut names = vec![
+            self.id.name.clone(),
+            self.nodes_service(),
+            self.token_record(),
+        ];
+        names.extend(self.racks.iter().map(|rack| self.rack_name(&rack.name)));
+        names
+    }
+
+    /// The spec of a rack.
+    pub(crate) fn rack_spec(&self, rack: &str) -> Option<&RackSpec> {
+        self.spec.racks.iter().find(|r| r.name == rack)
+    }
+}
+
+/// The name of the volume claim template.
+pub(crate) const CLAIM: &str = "data";
+
+impl From<&RackSpec> for Rack {
+    fn from(spec: &RackSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            zone: spec.zone.clone(),
+        }
+    }
+}
+
+fn push(found: &mut Vec<Violation>, field: impl Into<String>, message: impl Into<String>) {
+    found.push(Violation {
+        field: field.into(),
+        message: message.into(),
+    });
+}
+
+fn identity(resource: &DynomiteCluster, found: &mut Vec<Violation>) -> ClusterRef {
+    let meta = &resource.metadata;
+    let mut part = |field: &str, value: &Option<String>| {
+        if value.as_deref().unwrap_or_default().is_empty() {
+            push(
+                found,
+                field,
+                "is missing: read the resource from Kubernetes",
+            );
+        }
+        value.clone().unwrap_or_default()
+    };
+    let id = ClusterRef {
+        namespace: part("metadata.namespace", &meta.namespace),
+        name: part("metadata.name", &meta.name),
+        uid: part("metadata.uid", &meta.uid),
+    };
+    if !id.name.is_empty() && !is_service_name(&id.name) {
+        push(
+            found,
+            "metadata.name",
+            "becomes the name of Services: use lower-case letters, digits and '-', and begin with a letter",
+        );
+    }
+    id
+}
+
+/// Whether a text may name a Service: RFC 1035.
+fn is_service_name(text: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    text.bytes().all(ok)
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && !text.ends_with('-')
+}
+
+fn check_racks(cluster: &str, spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) {
+    if spec.racks.is_empty() {
+        push(
+            found,
+            "spec.racks",
+            "is empty: a ring needs at least one rack",
+        );
+    }
+    if spec.nodes_per_rack == 0 {
+        push(found, "spec.nodesPerRack", "must be at least 1");
+    }
+    for (i, rack) in spec.racks.iter().enumerate() {
+        let field = format!("spec.racks[{i}].name");
+        if rack.name == "nodes" {
+            push(
+                found,
+                &field,
+                "cannot be 'nodes': '<cluster>-nodes' is the Service of the peers; choose another name",
+            );
+        }
+        if spec.racks[..i].iter().any(|other| other.name == rack.name) {
+            let message = format!(
+                "{:?} is there twice: give each rack its own name",
+                rack.name
+            );
+            push(found, &field, message);
+        }
+        if cluster.len() + 1 + rack.name.len() > MAX_STATEFULSET_NAME {
+            let message = format!(
+                "makes the StatefulSet's name '{cluster}-{}' longer than {MAX_STATEFULSET_NAME} characters: shorten the rack's or the cluster's name",
+                rack.name
+            );
+            push(found, &field, message);
+        }
+        if rack.name.is_empty() || !is_service_name(&format!("r{}", rack.name)) {
+            push(
+                found,
+                &field,
+                "must be lower-case letters, digits and '-', and must not end with '-'",
+            );
+        }
+    }
+}
+
+/// The tokens of a rack by ordinal, and whether the spec names them.
+fn tokens(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) -> (Vec<Token>, bool) {
+    let first = spec.racks.first().and_then(|r| r.tokens.as_ref());
+    for (i, rack) in spec.racks.iter().enumerate() {
+        let field = format!("spec.racks[{i}].tokens");
+        if rack.tokens.as_ref() != first {
+            push(
+                found,
+                &field,
+                "must be the same list in every rack, or absent in all: nodes with the same token are each other's replicas",
+            );
+        }
+        let Some(tokens) = &rack.tokens else { continue };
+        if u32::try_from(tokens.len()).ok() != Some(spec.nodes_per_rack) {
+            let message = format!(
+                "must hold one token for each of the {} nodes",
+                spec.nodes_per_rack
+            );
+            push(found, &field, message);
+        }
+        let mut sorted = tokens.clone();
+        sorted.sort_unstable();
+        if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+            push(
+                found,
+                &field,
+                "holds a token twice: every node of a rack needs a token of its own",
+            );
+        }
+    }
+    let spread =
+        (0..spec.nodes_per_rack).filter_map(|i| Token::evenly_spread(i, spec.nodes_per_rack));
+    match first {
+        Some(given) => (given.clone(), true),
+        None => (spread.collect(), false),
+    }
+}
+
+fn check_consistency(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) {
+    let levels = [
+        ("spec.consistency.read", spec.consistency.read),
+        ("spec.consistency.write", spec.consistency.write),
+    ];
+    for (field, level) in levels {
+        if level.required(3) > 1 && spec.racks.len() < 3 {
+            let message = format!(
+                "{} needs at least three racks, because with fewer one lost node fails every request of its token: add racks or use DC_ONE",
+                level.name()
+            );
+            push(found, field, message);
+        }
+    }
+}
+
+fn store(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) -> StoreSettings {
+    let has_volume = spec.storage.medium == StorageMedium::Volume;
+    let persistence = match spec.store.persistence {
+        Some(given) => given,
+        None if has_volume => Persistence::Aof,
+        None => Persistence::None,
+    };
+    if persistence != Persistence::None && !has_volume {
+        push(
+            found,
+            "spec.store.persistence",
+            "needs a volume: set it to none, or storage.medium to Volume",
+        );
+    }
+    let limit = spec
+        .store
+        .resources
+        .as_ref()
+        .and_then(|r| r.limits.as_ref())
+        .and_then(|limits| limits.get("memory"));
+    let max_memory_bytes = match limit.map(|q| quantity::bytes(&q.0)) {
+        None => 0,
+        Some(Some(bytes)) => bytes / 100 * u64::from(spec.store.memory_percent),
+        Some(None) => {
+            push(
+                found,
+                "spec.store.resources.limits.memory",
+                "is not a quantity: write it like 2Gi",
+            );
+            0
+        }
+    };
+    StoreSettings {
+        kind: spec.store.kind,
+        persistence,
+        max_memory_bytes,
+        settings: spec.store.settings.clone(),
+    }
+}
+
+fn remote_peers(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for (i, remote) in spec.remote_datacenters.iter().enumerate() {
+        if remote.name == spec.datacenter {
+            push(
+                found,
+                format!("spec.remoteDatacenters[{i}].name"),
+                "is this cluster's own datacenter: give each datacenter a name of its own",
+            );
+        }
+        for (j, seed) in remote.seeds.iter().enumerate() {
+            match parse_seed(seed).filter(|peer| peer.datacenter == remote.name) {
+                Some(peer) => peers.push(peer),
+                None => push(
+                    found,
+                    format!("spec.remoteDatacenters[{i}].seeds[{j}]"),
+                    format!(
+                        "{seed:?} is not host:port:rack:{}:token with a port and a token in range",
+                        remote.name
+                    ),
+                ),
+            }
+        }
+    }
+    peers
+}
+
+/// Reads `host:port:rack:datacenter:token`; the host may hold colons (IPv6).
+fn parse_seed(seed: &str) -> Option<Peer> {
+    let mut parts = seed.rsplitn(5, ':');
+    let token = parts.next()?.parse().ok()?;
+    let datacenter = parts.next()?.to_owned();
+    let rack = parts.next()?.to_owned();
+    let port: u16 = parts.next()?.parse().ok()?;
+    let host = parts.next()?.trim_start_matches('[').trim_end_matches(']');
+    let complete = ![host, &rack, &datacenter]
+        .iter()
+        .any(|part| part.is_empty());
+    let address: Option<std::net::IpAddr> = host.parse().ok();
+    (complete && port > 0).then(|| Peer {
+        host: host.to_owned(),
+        address: address.map(|a| a.to_string()),
+        port,
+        datacenter,
+        rack,
+        token,
+    })
+}

@@ -15,6 +15,7 @@
 mod cluster;
 mod observed;
 mod plan;
+mod quantity;
 pub mod safety;
 
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
