@@ -105,9 +105,6 @@ impl Link {
     ) -> io::Result<Over> {
         let mut lines = Lines::default();
         let mut buffer = [0; 1024];
-        if !self.tell(ProcessEvent::LauncherUp).await {
-            return Ok(Over::Done);
-        }
         loop {
             tokio::select! {
                 readable = stream.readable() => {
@@ -136,13 +133,14 @@ impl Link {
     async fn pass_on(&self, message: Message) -> bool {
         let events = match message {
             Message::Status(status) => {
+                let running = status.running.is_some();
                 let started = status.running.map(|running| ProcessEvent::Started {
                     pid: running.pid.unsigned_abs(),
                     incarnation: running.incarnation,
                     starts: status.starts,
                 });
                 let terminating = status.terminating.then_some(ProcessEvent::Terminating);
-                [started, terminating]
+                [Some(ProcessEvent::LauncherUp { running }), started, terminating]
             }
             Message::Started {
                 pid,
@@ -155,13 +153,13 @@ impl Link {
                     incarnation,
                     starts,
                 };
-                [Some(started), None]
+                [Some(started), None, None]
             }
-            Message::Exited { how } => [Some(ProcessEvent::Exited { how }), None],
-            Message::Terminating => [Some(ProcessEvent::Terminating), None],
+            Message::Exited { how } => [Some(ProcessEvent::Exited { how }), None, None],
+            Message::Terminating => [Some(ProcessEvent::Terminating), None, None],
             Message::Refused { why } => {
                 tracing::warn!(process = self.process.name(), why, "the launcher refused");
-                [None, None]
+                [None, None, None]
             }
         };
         for event in events.into_iter().flatten() {
@@ -228,8 +226,9 @@ mod tests {
         let listener = UnixListener::bind(&socket).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let mut launcher = BufReader::new(stream);
-        assert_eq!(next(&mut inputs).await, ProcessEvent::LauncherUp);
         launcher.write_all(&status(None)).await.unwrap();
+        let up = ProcessEvent::LauncherUp { running: false };
+        assert_eq!(next(&mut inputs).await, up);
         client.start();
         let mut line = String::new();
         launcher.read_line(&mut line).await.unwrap();
@@ -238,11 +237,12 @@ mod tests {
         assert_eq!(next(&mut inputs).await, ProcessEvent::LauncherGone);
 
         let (mut launcher, _) = listener.accept().await.unwrap();
-        assert_eq!(next(&mut inputs).await, ProcessEvent::LauncherUp);
         let line = status(Some("a-1"));
         for byte in line {
             launcher.write_all(&[byte]).await.unwrap();
         }
+        let up = ProcessEvent::LauncherUp { running: true };
+        assert_eq!(next(&mut inputs).await, up);
         assert_eq!(next(&mut inputs).await, started("a-1"));
         launcher
             .write_all(&encode(&Message::Terminating))
