@@ -24,10 +24,12 @@ impl ProcessName {
 /// What a launcher says of its process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProcessEvent {
-    /// The launcher can be spoken to. If its process already runs, `Started`
-    /// follows at once; if it does not, the launcher holds it until it is told
-    /// to start it.
-    LauncherUp,
+    /// The launcher can be spoken to.
+    LauncherUp {
+        /// Whether its process already runs: then `Started` follows at once. If
+        /// not, the launcher holds it until it is told to start it.
+        running: bool,
+    },
     /// The process runs.
     Started {
         /// Its process id, in its own container.

@@ -1,10 +1,61 @@
 //! One Dynomite node's life as a state machine without IO.
+//!
+//! [`Lifecycle::handle`] takes one [`Event`] and says what to do; the hands do
+//! it and tell what came of it. The machine is level-triggered: it compares what
+//! was last seen with what should be, so a lost answer or a sidecar that starts
+//! half-way costs a look, not a rule.
+//!
+//! ```text
+//!                 grant for this pod          +-----------+
+//!        +----------------------------------> | Recording | <--------+
+//!        |                                    +-----+-----+          |
+//!        |                              on disk     |                | cut done
+//!   +----+-----+  donor                       +-----v-----+     +----+---+
+//!   | Unproven +----------------------------> |  Opening  |     | WarmUp |
+//!   +--^---^---+  (to WarmUp)                 +-----+-----+     +--^--+--+
+//!      |   |                        engine NORMAL,  |              |  |
+//!      |   |  the proof broke       both doors open |   donor      |  | failed:
+//!      |   |  (store or engine      +---------------v+  chosen     |  | next donor,
+//!      |   +------------------------+      Open      |  (from      |  | with a pause
+//!      |      ended, was changed)   +----------------+  Unproven)--+  |
+//!      +--------------------------------------------------------------+
+//!
+//!   any --told to leave--> Draining --both processes ended--> Stopped
+//!
+//!   WarmUp: Connect -> Attach -> Copy <-> Follow -> Hold -> First -> Second -> Reach -> Detach
+//!                                           ^      `---------- the cut, bounded ------'
+//!                                           +-- writes could not be held that long --'
+//! ```
+//!
+//! Only `Recording`, `Opening` and `Open` carry a proof, and only `Open` can be
+//! ready. Unknown counts as unsafe: what was never seen, or too long ago, is not
+//! healthy; a store whose incarnation is not the proven one is unproven.
 
 mod accept;
+mod decide;
+mod drain;
+mod effect;
 mod event;
+mod incarnation;
+mod lifecycle;
+mod opening;
+mod outline;
+mod process;
+mod readiness;
+pub mod reason;
+mod record;
+mod settings;
+mod state;
+mod time;
+mod warm_up;
+mod watched;
 
 pub use accept::{Refusal, accept};
+pub use effect::{Addressee, Effect, Note, Order};
 pub use event::{
     DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
     ProcessName, ReplicaLink, StoreObservation, StoreSight,
 };
+pub use lifecycle::{Beginning, Lifecycle};
+pub use outline::Outline;
+pub use record::{ProofRecord, Record, Started};

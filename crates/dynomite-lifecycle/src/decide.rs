@@ -1,0 +1,211 @@
+//! Unproven: what could prove the data, in the order in which it is tried.
+
+use dynomite_api::contract::{Grant, NodeDesired, ProofKind, StoreRole};
+use jiff::Timestamp;
+
+use crate::effect::Order;
+use crate::event::StoreSight;
+use crate::lifecycle::Lifecycle;
+use crate::reason;
+use crate::record::ProofRecord;
+use crate::state::State;
+
+/// What the record on disk says about the store that runs.
+enum Remembered {
+    /// It was proven and nothing was missed.
+    Proven(ProofRecord),
+    /// It was proven, and the engine that started since has missed nothing.
+    ProvenBefore(ProofRecord),
+    /// It cannot be said before the engine is known.
+    WaitForEngine,
+    /// Nothing that counts.
+    Nothing,
+}
+
+impl Lifecycle {
+    /// The next state of a node whose data is unproven.
+    pub(crate) fn decide(&mut self, now: Timestamp) -> Option<State> {
+        let desired = self.desired.clone()?;
+        if !self.store_process.is_up() {
+            return None;
+        }
+        let store = self.store.fresh()?.clone();
+        if store.facts.loading {
+            return None;
+        }
+        match self.remembered(&store) {
+            Remembered::WaitForEngine => return None,
+            Remembered::Proven(proof) => {
+                return Some(State::Opening {
+                    proof: Box::new(proof),
+                    resume_by: None,
+                });
+            }
+            Remembered::ProvenBefore(proof) => return self.prove(now, proof, None),
+            Remembered::Nothing => {}
+        }
+        self.withdraw();
+        if self.record.proof.take().is_some() {
+            self.save();
+        }
+        if complains(&store) {
+            self.hold_engine(now);
+            return None;
+        }
+        if let Some(grant) = self.usable_grant(&desired, &store) {
+            return self.use_grant(now, &grant, &store);
+        }
+        self.hold_engine(now);
+        self.choose_donor(now, &desired)
+    }
+
+    fn remembered(&self, store: &StoreSight) -> Remembered {
+        let Some(proof) = &self.record.proof else {
+            return Remembered::Nothing;
+        };
+        let same_store = proof.run_id == store.facts.run_id
+            && proof.pod_uid == self.pod_uid
+            && store.facts.role == StoreRole::Primary;
+        if !same_store {
+            return Remembered::Nothing;
+        }
+        let Some(incarnation) = self.engine_process.incarnation() else {
+            let may_run = !self.engine_process.is_known() || self.engine_process.is_starting();
+            return if may_run {
+                Remembered::WaitForEngine
+            } else {
+                Remembered::Nothing
+            };
+        };
+        if !self.has_replicas() {
+            let mut proof = proof.clone();
+            if proof.engine == incarnation {
+                return Remembered::Proven(proof);
+            }
+            incarnation.clone_into(&mut proof.engine);
+            return Remembered::ProvenBefore(proof);
+        }
+        if proof.engine != incarnation {
+            return Remembered::Nothing;
+        }
+        match self.engine.fresh() {
+            None => Remembered::WaitForEngine,
+            Some(sight) if sight.facts.state == dynomite_api::contract::EngineState::Normal => {
+                Remembered::Proven(proof.clone())
+            }
+            Some(_) => Remembered::Nothing,
+        }
+    }
+
+    /// The grant of the desired document, if it is for this pod, has not been
+    /// used, and its condition holds.
+    fn usable_grant(&self, desired: &NodeDesired, store: &StoreSight) -> Option<Grant> {
+        let grant = desired.grant.as_ref()?;
+        if grant.pod_uid() != self.pod_uid || self.record.used.contains(grant) {
+            return None;
+        }
+        match grant {
+            Grant::Bootstrap { .. } => store.empty.then(|| grant.clone()),
+            Grant::AcceptLocal { .. } => Some(grant.clone()),
+        }
+    }
+
+    fn use_grant(&mut self, now: Timestamp, grant: &Grant, store: &StoreSight) -> Option<State> {
+        let engine = self.engine_process.incarnation()?.to_owned();
+        self.engine.fresh()?;
+        if store.facts.role != StoreRole::Primary {
+            self.order(now, Order::Detach);
+            return None;
+        }
+        if self.slot.is_some() {
+            return None;
+        }
+        let kind = match grant {
+            Grant::Bootstrap { .. } => ProofKind::Bootstrap,
+            Grant::AcceptLocal { .. } => ProofKind::AcceptedLocal,
+        };
+        // Where others have the data, accepting what is here is a word for this
+        // one time: the next loss is made good by a donor.
+        if kind == ProofKind::AcceptedLocal && self.has_replicas() {
+            self.record.used.push(grant.clone());
+        }
+        let proof = ProofRecord {
+            pod_uid: self.pod_uid.clone(),
+            run_id: store.facts.run_id.clone(),
+            engine,
+            kind,
+            since: now,
+        };
+        self.prove(now, proof, None)
+    }
+
+    /// Writes the proof down, then opens.
+    pub(crate) fn prove(
+        &mut self,
+        now: Timestamp,
+        proof: ProofRecord,
+        resume_by: Option<Timestamp>,
+    ) -> Option<State> {
+        if self.slot.is_some() {
+            return None;
+        }
+        self.record.proof = Some(proof.clone());
+        self.order(now, Order::Record(Box::new(self.record.clone())));
+        Some(State::Recording {
+            proof: Box::new(proof),
+            resume_by,
+        })
+    }
+
+    /// The proof is on disk.
+    pub(crate) fn recorded(&mut self) {
+        if let State::Recording { proof, resume_by } = &self.state {
+            let (proof, resume_by) = (proof.clone(), *resume_by);
+            let message = format!("the data is proven by {:?}", proof.kind);
+            self.note(false, reason::PROVEN, message);
+            self.state = State::Opening { proof, resume_by };
+        }
+    }
+
+    /// A permission that is not in the document any more can be given again.
+    /// A bootstrap cannot: a token that has served once has served.
+    pub(crate) fn forget_used_grant(&mut self) {
+        let given = self
+            .desired
+            .as_ref()
+            .and_then(|desired| desired.grant.clone());
+        let before = self.record.used.len();
+        self.record.used.retain(|used| match used {
+            Grant::Bootstrap { .. } => true,
+            Grant::AcceptLocal { .. } => given.as_ref() == Some(used),
+        });
+        if self.record.used.len() != before {
+            self.save();
+        }
+    }
+
+    /// A bootstrap opens nothing any more once there is something to lose:
+    /// clients may write, or a peer has passed a write on.
+    pub(crate) fn use_up_bootstrap(&mut self) {
+        let Some(grant @ Grant::Bootstrap { .. }) = self
+            .desired
+            .as_ref()
+            .and_then(|desired| desired.grant.clone())
+        else {
+            return;
+        };
+        let serves = self.desired.as_ref().is_some_and(|desired| desired.serve);
+        let written = self.store.last().is_some_and(|sight| !sight.empty);
+        if (serves || written) && !self.record.used.contains(&grant) {
+            self.record.used.push(grant);
+            self.save();
+        }
+    }
+}
+
+/// Whether the store says that it cannot do its work; that it is full is for
+/// people to know, because its peers are as full.
+pub(crate) fn complains(store: &StoreSight) -> bool {
+    let text = store.facts.complaint.as_deref().unwrap_or_default();
+    !text.is_empty() && !text.starts_with("OOM") && !text.starts_with("LOADING")
+}

@@ -1,0 +1,452 @@
+//! The machine itself: what each event changes, and what follows from where the node then is.
+
+use std::time::Duration;
+
+use dynomite_api::contract::{Consistency, Donor, EngineState, NodeDesired};
+use jiff::Timestamp;
+
+use crate::effect::{Addressee, Effect, Note, Order};
+use crate::event::{
+    EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent, ProcessName,
+    StoreObservation, StoreSight,
+};
+use crate::process::{Change, Process};
+use crate::readiness::Withdrawal;
+use crate::reason;
+use crate::record::{ProofRecord, Record};
+use crate::state::{Failure, InFlight, State};
+use crate::time::{after, elapsed};
+use crate::watched::Watched;
+
+/// An order without an answer by then counts as failed; the hands answer sooner.
+const ORDER_LIMIT: Duration = Duration::from_secs(10);
+/// States passed through in one call; more would be a loop.
+const STEPS_LIMIT: usize = 16;
+
+/// What a life begins with.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    /// The pod's UID; empty outside Kubernetes.
+    pub pod_uid: String,
+    /// The desired document from disk.
+    pub desired: Option<NodeDesired>,
+    /// The record from disk.
+    pub record: Record,
+    /// Whether the store's socket lies at the path the engine knows.
+    pub exposed: bool,
+    /// Which settings of the store are the sidecar's own and never set live.
+    pub reserved: fn(&str) -> bool,
+}
+
+/// One node's life. See the crate's page for its states.
+#[derive(Clone, Debug)]
+pub struct Lifecycle {
+    pub(crate) pod_uid: String,
+    pub(crate) desired: Option<Box<NodeDesired>>,
+    pub(crate) reserved: fn(&str) -> bool,
+    pub(crate) state: State,
+    pub(crate) store_process: Process,
+    pub(crate) engine_process: Process,
+    pub(crate) store: Watched<StoreSight>,
+    pub(crate) engine: Watched<EngineSight>,
+    pub(crate) record: Record,
+    pub(crate) exposed: bool,
+    pub(crate) slot: Option<InFlight>,
+    last_order: u64,
+    pub(crate) failure: Option<Failure>,
+    /// Warm-ups that failed since the data was last proven.
+    pub(crate) failed_warm_ups: u32,
+    /// The consistency the running engine was told.
+    pub(crate) consistency: Option<Consistency>,
+    /// Settings the running store did not take, with the value it refused.
+    pub(crate) refused_settings: std::collections::BTreeMap<String, String>,
+    pub(crate) withdrawal: Withdrawal,
+    pub(crate) rendered: bool,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Lifecycle {
+    /// A life that begins now; its first effects come with the first event.
+    pub fn new(beginning: Beginning) -> Self {
+        Self {
+            pod_uid: beginning.pod_uid,
+            desired: beginning.desired.map(Box::new),
+            reserved: beginning.reserved,
+            state: State::Unproven,
+            store_process: Process::new(ProcessName::Store),
+            engine_process: Process::new(ProcessName::Engine),
+            store: Watched::new(),
+            engine: Watched::new(),
+            record: beginning.record,
+            exposed: beginning.exposed,
+            slot: None,
+            last_order: 0,
+            failure: None,
+            failed_warm_ups: 0,
+            consistency: None,
+            refused_settings: std::collections::BTreeMap::new(),
+            withdrawal: Withdrawal::default(),
+            rendered: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes in one event and says what to do about it.
+    pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Effect> {
+        self.absorb(now, event);
+        self.expire_order(now);
+        for _ in 0..STEPS_LIMIT {
+            match self.step(now) {
+                Some(next) => self.enter(next),
+                None => break,
+            }
+        }
+        self.keep_processes(now);
+        self.note_readiness(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The desired document the node holds.
+    pub fn desired(&self) -> Option<&NodeDesired> {
+        self.desired.as_deref()
+    }
+
+    fn absorb(&mut self, now: Timestamp, event: Event) {
+        match event {
+            Event::Desired(desired) => self.take_desired(now, desired),
+            Event::Process(name, event) => self.process_spoke(now, name, event),
+            Event::Store(observation) => self.saw_store(now, observation),
+            Event::Engine(observation) => self.saw_engine(now, observation),
+            Event::Done(id) => {
+                if let Some(order) = self.answered(id) {
+                    self.done(now, &order);
+                }
+            }
+            Event::Donor(id, sight) => {
+                if self.answered(id).is_some() {
+                    self.read_donor(now, &sight);
+                }
+            }
+            Event::Failed(id, why) => {
+                if let Some(order) = self.answered(id) {
+                    self.failed(now, &order, why);
+                }
+            }
+            Event::DonorRefused { donor, why } => self.donor_refused(now, &donor, &why),
+            Event::NotReadySeen => self.withdrawal.seen(),
+            Event::Terminate => self.begin_drain(now, true),
+            Event::Tick => {}
+        }
+    }
+
+    fn take_desired(&mut self, now: Timestamp, desired: Box<NodeDesired>) {
+        let before = self.desired.replace(desired);
+        let (Some(before), Some(after)) = (before, &self.desired) else {
+            return;
+        };
+        if before.store != after.store || before.engine != after.engine {
+            self.refused_settings.clear();
+            self.store_process.forgive(now);
+            self.engine_process.forgive(now);
+        }
+        // The operator knows better now: no reason to wait out a pause.
+        if before.donors != after.donors || before.grant != after.grant {
+            if let Some(failure) = &mut self.failure {
+                failure.retry_at = now;
+            }
+            self.forget_used_grant();
+        }
+    }
+
+    fn process_spoke(&mut self, now: Timestamp, name: ProcessName, event: ProcessEvent) {
+        let change = match name {
+            ProcessName::Store => self.store_process.absorb(now, event),
+            ProcessName::Engine => self.engine_process.absorb(now, event),
+        };
+        match (name, change) {
+            (_, Change::Nothing) => {}
+            (_, Change::Attached) => self.launcher_is_back(),
+            (_, Change::Terminating) => self.begin_drain(now, false),
+            (ProcessName::Store, Change::Started) => self.store_started(now),
+            (ProcessName::Store, Change::Ended) => self.store_ended(now),
+            (ProcessName::Engine, Change::Started) => self.engine_started(),
+            (ProcessName::Engine, Change::Ended) => self.engine_ended(now),
+        }
+    }
+
+    fn saw_store(&mut self, now: Timestamp, observation: StoreObservation) {
+        let settled = self.is_settled(Addressee::Store);
+        match observation {
+            StoreObservation::Facts(sight) => self.store.saw(now, sight, settled),
+            StoreObservation::Slow => self.store.was_slow(),
+            StoreObservation::Unreachable { why } => self.store.is_down(why),
+        }
+    }
+
+    fn saw_engine(&mut self, now: Timestamp, observation: EngineObservation) {
+        let settled = self.is_settled(Addressee::Engine);
+        match observation {
+            EngineObservation::Facts(sight) => match sight.ping.clone() {
+                PingAnswer::Slow => self.engine.saw_slow_door(now, sight, settled),
+                PingAnswer::Refused { why } => {
+                    self.engine.saw(now, sight, settled);
+                    self.engine.door_is_closed(why);
+                }
+                PingAnswer::Pong | PingAnswer::NotAsked => self.engine.saw(now, sight, settled),
+            },
+            EngineObservation::Slow => self.engine.was_slow(),
+            EngineObservation::Unreachable { why } => self.engine.is_down(why),
+        }
+    }
+
+    fn is_settled(&self, addressee: Addressee) -> bool {
+        self.slot
+            .as_ref()
+            .is_none_or(|flying| flying.order.addressee() != addressee)
+    }
+
+    /// The order that `id` answers, if it is the one under way.
+    fn answered(&mut self, id: OrderId) -> Option<Order> {
+        let flying = self.slot.take_if(|flying| flying.id == id)?;
+        match flying.order.addressee() {
+            Addressee::Store => self.store.outdate(),
+            Addressee::Engine => self.engine.outdate(),
+            Addressee::Files | Addressee::Donor => {}
+        }
+        Some(flying.order)
+    }
+
+    fn expire_order(&mut self, now: Timestamp) {
+        let Some(flying) = &self.slot else { return };
+        if elapsed(now, flying.since) < ORDER_LIMIT {
+            return;
+        }
+        let id = flying.id;
+        if let Some(order) = self.answered(id) {
+            let why = format!("no answer within {} s", ORDER_LIMIT.as_secs());
+            self.failed(now, &order, why);
+        }
+    }
+
+    /// Gives an order, unless one is under way.
+    pub(crate) fn order(&mut self, now: Timestamp, order: Order) {
+        if self.slot.is_some() {
+            return;
+        }
+        self.last_order += 1;
+        let id = OrderId(self.last_order);
+        if order == Order::Expose {
+            // Counted from the order on: what may be open must be closed.
+            self.exposed = true;
+        }
+        self.effects.push(Effect::Order(id, order.clone()));
+        self.slot = Some(InFlight {
+            id,
+            order,
+            since: now,
+        });
+    }
+
+    fn done(&mut self, now: Timestamp, order: &Order) {
+        match order {
+            Order::Record(_) => self.recorded(),
+            Order::Consistency(set) => self.consistency = Some(*set),
+            Order::StoreSetting { name, value } => self.setting_taken(name, value),
+            Order::CopyDonor | Order::Detach => self.warm_up_order_done(now, order),
+            Order::Expose | Order::EngineState(_) | Order::ReadDonor => {}
+        }
+    }
+
+    fn failed(&mut self, now: Timestamp, order: &Order, why: String) {
+        match order {
+            Order::Record(_) => {
+                let message = format!(
+                    "the proof could not be written to disk ({why}); see that the data volume has space"
+                );
+                self.unprove(now, reason::RECORD_FAILED, message);
+            }
+            Order::Expose => self.exposed_failed(now, &why),
+            Order::StoreSetting { name, value } => self.setting_refused(name, value, &why),
+            Order::CopyDonor | Order::Detach | Order::ReadDonor => {
+                self.warm_up_order_failed(now, &why);
+            }
+            // Both are ordered again as long as they are not so.
+            Order::EngineState(_) | Order::Consistency(_) => {
+                self.note(false, reason::ENGINE_UNRESPONSIVE, why);
+            }
+        }
+    }
+
+    fn exposed_failed(&mut self, now: Timestamp, why: &str) {
+        self.withdraw();
+        if let State::Opening { .. } | State::WarmUp(_) = self.state {
+            let message = format!("the store's socket could not be opened to the engine: {why}");
+            self.unprove(now, reason::STORE_UNRESPONSIVE, message);
+        }
+    }
+
+    fn keep_processes(&mut self, now: Timestamp) {
+        if self.desired.is_none()
+            || matches!(self.state, State::Draining(_) | State::Stopped { .. })
+        {
+            return;
+        }
+        if !self.rendered {
+            self.rendered = true;
+            self.effects.push(Effect::Render(ProcessName::Store));
+            self.effects.push(Effect::Render(ProcessName::Engine));
+        }
+        let effects = self.store_process.keep_up(now);
+        self.effects.extend(effects);
+        let effects = self.engine_process.keep_up(now);
+        if !effects.is_empty() {
+            // Netflix's engine is NORMAL from the start: it must not find the
+            // store before it is known what it has missed.
+            self.withdraw();
+        }
+        self.effects.extend(effects);
+    }
+
+    /// What follows from where the node is; `None` when it stays there.
+    fn step(&mut self, now: Timestamp) -> Option<State> {
+        match &self.state {
+            State::Unproven => self.decide(now),
+            State::WarmUp(_) => self.warm_up(now),
+            State::Recording { .. } => None,
+            State::Opening { .. } => self.open(now),
+            State::Open { .. } => self.stay_open(now),
+            State::Draining(_) => self.drain(now),
+            State::Stopped { .. } => None,
+        }
+    }
+
+    fn enter(&mut self, next: State) {
+        if let State::Open { .. } = next {
+            self.failure = None;
+            self.failed_warm_ups = 0;
+        }
+        self.state = next;
+    }
+
+    /// The data counts as unproven from now on.
+    pub(crate) fn unprove(&mut self, now: Timestamp, reason: &'static str, message: String) {
+        self.withdraw();
+        self.slot = None;
+        if self.record.proof.take().is_some() {
+            self.save();
+        }
+        self.note(true, reason, message.clone());
+        self.failure = Some(Failure {
+            reason,
+            message,
+            retry_at: now,
+        });
+        self.state = State::Unproven;
+    }
+
+    /// The same after a failure that time may cure.
+    pub(crate) fn unprove_for(
+        &mut self,
+        now: Timestamp,
+        pause: Duration,
+        reason: &'static str,
+        message: String,
+    ) {
+        self.unprove(now, reason, message);
+        if let Some(failure) = &mut self.failure {
+            failure.retry_at = after(now, pause);
+        }
+    }
+
+    pub(crate) fn withdraw(&mut self) {
+        if self.exposed {
+            self.exposed = false;
+            self.effects.push(Effect::Withdraw);
+        }
+    }
+
+    pub(crate) fn save(&mut self) {
+        self.effects
+            .push(Effect::Save(Box::new(self.record.clone())));
+    }
+
+    pub(crate) fn note(&mut self, warning: bool, reason: &'static str, message: String) {
+        self.effects.push(Effect::Note(Note {
+            warning,
+            reason,
+            message,
+        }));
+    }
+
+    /// Whether another node of this datacenter has the same data.
+    pub(crate) fn has_replicas(&self) -> bool {
+        self.desired.as_ref().is_none_or(|desired| {
+            let own = &desired.node;
+            desired
+                .peers
+                .iter()
+                .any(|peer| peer.token == own.token && peer.datacenter == own.datacenter)
+        })
+    }
+
+    /// The proof, in the states that have one on disk.
+    pub(crate) fn proof(&self) -> Option<&ProofRecord> {
+        match &self.state {
+            State::Opening { proof, .. } | State::Open { proof } => Some(proof),
+            _ => None,
+        }
+    }
+
+    /// Whom the tunnel may connect to.
+    pub fn donor(&self) -> Option<&Donor> {
+        match &self.state {
+            State::WarmUp(warm_up) => Some(&warm_up.donor),
+            _ => None,
+        }
+    }
+
+    /// Whether this node's data is whole enough to be copied further. A copy
+    /// that began may go on through a moment of bad health, because that loses
+    /// no write; without the proof it must end.
+    pub fn donates(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// How soon the node should be asked again.
+    pub fn interval(&self) -> Duration {
+        /// Where every look brings the node further.
+        const BUSY: Duration = Duration::from_millis(50);
+        /// Where it waits for others.
+        const IDLE: Duration = Duration::from_millis(200);
+        match &self.state {
+            State::Open { .. } => {
+                Duration::from_millis(u64::from(self.patience().interval_ms)).max(BUSY)
+            }
+            State::Stopped { .. } => IDLE,
+            State::Unproven if self.failure.is_some() => IDLE,
+            _ => BUSY,
+        }
+    }
+
+    /// Whether `PING` should be sent through the engine's client port: while
+    /// nothing is open it would only be refused, and while the node drains it
+    /// would count as a client.
+    pub fn asks_client_port(&self) -> bool {
+        matches!(self.state, State::Opening { .. } | State::Open { .. })
+    }
+
+    pub(crate) fn patience(&self) -> dynomite_api::contract::HealthSettings {
+        self.desired
+            .as_ref()
+            .map(|desired| desired.health.clone())
+            .unwrap_or_default()
+    }
+
+    /// Keeps an engine that answers from touching unproven data.
+    pub(crate) fn hold_engine(&mut self, now: Timestamp) {
+        let state = self.engine.fresh().map(|sight| sight.facts.state);
+        if self.engine_process.is_up() && state.is_some_and(|state| state != EngineState::Standby) {
+            self.order(now, Order::EngineState(EngineState::Standby));
+        }
+    }
+}

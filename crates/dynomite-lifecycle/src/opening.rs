@@ -1,0 +1,159 @@
+//! Proven: bring the engine to NORMAL, and notice at once when the proof no longer holds.
+
+use dynomite_api::contract::{EngineState, StoreRole};
+use jiff::Timestamp;
+
+use crate::decide::complains;
+use crate::effect::Order;
+use crate::event::PingAnswer;
+use crate::lifecycle::Lifecycle;
+use crate::reason;
+use crate::record::ProofRecord;
+use crate::state::State;
+
+impl Lifecycle {
+    /// The next state of a node that is proven and not open yet.
+    pub(crate) fn open(&mut self, now: Timestamp) -> Option<State> {
+        let State::Opening { proof, resume_by } = &self.state else {
+            return None;
+        };
+        let (proof, resume_by) = (proof.clone(), *resume_by);
+        if let Some((reason, message)) = self.breach(&proof) {
+            self.unprove(now, reason, message);
+            return None;
+        }
+        if resume_by.is_some_and(|by| by <= now) && !self.engine_takes_writes() {
+            let message =
+                "the engine held writes for too long and may have dropped them".to_owned();
+            self.unprove(now, reason::ENGINE_SLOW_TO_RESUME, message);
+            return None;
+        }
+        self.store.fresh()?;
+        let incarnation = self.engine_process.incarnation()?.to_owned();
+        if self.slot.is_some() {
+            return None;
+        }
+        if proof.engine != incarnation {
+            let proof = ProofRecord {
+                engine: incarnation,
+                ..*proof
+            };
+            return self.prove(now, proof, None);
+        }
+        if !self.exposed {
+            self.order(now, Order::Expose);
+            return None;
+        }
+        self.bring_to_normal(now, proof)
+    }
+
+    fn bring_to_normal(&mut self, now: Timestamp, proof: Box<ProofRecord>) -> Option<State> {
+        let (state, ping) = {
+            let sight = self.engine.fresh()?;
+            (sight.facts.state, sight.ping.clone())
+        };
+        match state {
+            EngineState::Normal => {}
+            EngineState::Resuming => {
+                self.order(now, Order::EngineState(EngineState::Normal));
+                return None;
+            }
+            EngineState::Standby | EngineState::WritesOnly | EngineState::Other => {
+                self.order(now, Order::EngineState(EngineState::Resuming));
+                return None;
+            }
+        }
+        if self.order_consistency(now) || ping != PingAnswer::Pong {
+            return None;
+        }
+        let patience = self.patience();
+        self.store.health(now, &patience).ok()?;
+        self.engine.health(now, &patience).ok()?;
+        Some(State::Open { proof })
+    }
+
+    fn engine_takes_writes(&self) -> bool {
+        self.engine.last().is_some_and(|sight| {
+            matches!(
+                sight.facts.state,
+                EngineState::Resuming | EngineState::Normal
+            )
+        })
+    }
+
+    /// Whether the engine has yet to be told the consistency; then it is.
+    fn order_consistency(&mut self, now: Timestamp) -> bool {
+        let Some(wanted) = self.desired.as_ref().map(|desired| desired.consistency) else {
+            return false;
+        };
+        if self.consistency == Some(wanted) {
+            return false;
+        }
+        self.order(now, Order::Consistency(wanted));
+        true
+    }
+
+    /// The next state of a node that is open.
+    pub(crate) fn stay_open(&mut self, now: Timestamp) -> Option<State> {
+        let State::Open { proof } = &self.state else {
+            return None;
+        };
+        let proof = proof.clone();
+        if let Some((reason, message)) = self.breach(&proof) {
+            self.unprove(now, reason, message);
+            return None;
+        }
+        let normal = self
+            .engine
+            .fresh()
+            .is_none_or(|sight| sight.facts.state == EngineState::Normal);
+        if !normal && self.has_replicas() {
+            let message =
+                "somebody changed the engine's state; the node has missed writes".to_owned();
+            self.unprove(now, reason::ENGINE_LEFT_NORMAL, message);
+            return None;
+        }
+        let other_engine = self
+            .engine_process
+            .incarnation()
+            .is_some_and(|incarnation| incarnation != proof.engine);
+        if !normal || other_engine {
+            return Some(State::Opening {
+                proof,
+                resume_by: None,
+            });
+        }
+        self.use_up_bootstrap();
+        if self.slot.is_none() && !self.order_consistency(now) {
+            self.order_setting(now);
+        }
+        None
+    }
+
+    /// Why the proof holds no longer, if it does not.
+    fn breach(&self, proof: &ProofRecord) -> Option<(&'static str, String)> {
+        let replicas = self.has_replicas();
+        if let Some(incarnation) = self.engine_process.incarnation()
+            && incarnation != proof.engine
+            && replicas
+        {
+            let message = "another engine runs; the node has missed writes".to_owned();
+            return Some((reason::ENGINE_ENDED, message));
+        }
+        let store = self.store.last()?;
+        if store.facts.run_id != proof.run_id {
+            let message = "another store runs than the one that was proven".to_owned();
+            return Some((reason::STORE_CHANGED, message));
+        }
+        if store.facts.role == StoreRole::Replica {
+            let message = "somebody made the store a replica".to_owned();
+            return Some((reason::STORE_REPLICA, message));
+        }
+        if complains(store) && replicas {
+            let complaint = store.facts.complaint.as_deref().unwrap_or_default();
+            let message = format!("the store refuses its work, so it misses writes: {complaint}");
+            return Some((reason::STORE_COMPLAINS, message));
+        }
+        None
+    }
+}

@@ -1,0 +1,249 @@
+//! What a node says of itself: its phase, and why it is there.
+
+use dynomite_api::contract::{Awaiting, Grant, NodePhase, ProcessFacts, ProofKind, WarmUpProgress};
+use dynomite_api::contract::{EngineFacts, Proof, StoreFacts};
+use jiff::Timestamp;
+
+use crate::decide::complains;
+use crate::lifecycle::Lifecycle;
+use crate::process::Process;
+use crate::readiness::Why;
+use crate::reason;
+use crate::state::State;
+
+/// So many ends in a row are no accident any more.
+const CRASHING: u32 = 3;
+
+/// The parts of a [`NodeReport`](dynomite_api::contract::NodeReport) that the
+/// machine knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// Where the node is.
+    pub phase: NodePhase,
+    /// One word for why; empty when there is nothing to explain.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+    /// What it needs from the operator.
+    pub awaiting: Option<Awaiting>,
+    /// Whether the data is whole.
+    pub proof: Proof,
+    /// The warm-up that is going on.
+    pub warm_up: Option<WarmUpProgress>,
+    /// The store, while it can be asked.
+    pub store: Option<StoreFacts>,
+    /// The engine, while it can be asked.
+    pub engine: Option<EngineFacts>,
+    /// The store's process.
+    pub store_process: ProcessFacts,
+    /// The engine's process.
+    pub engine_process: ProcessFacts,
+}
+
+impl Lifecycle {
+    /// What the node says of itself at `now`.
+    pub fn outline(&self, now: Timestamp) -> Outline {
+        let (phase, (reason, message), awaiting) = self.position(now);
+        let patience = self.patience();
+        Outline {
+            phase,
+            reason,
+            message,
+            awaiting,
+            proof: self.proof_facts(),
+            warm_up: self.progress(),
+            store: self
+                .store
+                .last()
+                .filter(|_| self.store.health(now, &patience).is_ok())
+                .map(|sight| sight.facts.clone()),
+            engine: self
+                .engine
+                .last()
+                .filter(|_| !self.engine.is_gone())
+                .map(|sight| sight.facts.clone()),
+            store_process: self.store_process.facts(),
+            engine_process: self.engine_process.facts(),
+        }
+    }
+
+    fn position(&self, now: Timestamp) -> (NodePhase, Why, Option<Awaiting>) {
+        match &self.state {
+            State::Unproven => self.unproven_position(),
+            State::WarmUp(copy) => {
+                let phase = match copy.step.stage() {
+                    dynomite_api::contract::WarmUpStage::Connecting
+                    | dynomite_api::contract::WarmUpStage::Copying => NodePhase::WarmingUp,
+                    _ => NodePhase::CatchingUp,
+                };
+                let message = format!("copying {}", copy.donor.name);
+                (phase, (reason::COPYING, message), None)
+            }
+            State::Recording { .. } => {
+                let message = "the proof is being written to disk".to_owned();
+                (self.opening_phase(), (reason::RECORDING, message), None)
+            }
+            State::Opening { .. } => {
+                let why = self.opening_why(now);
+                (self.opening_phase(), why, None)
+            }
+            State::Open { .. } => self.open_position(now),
+            State::Draining(_) | State::Stopped { .. } => {
+                let message = "the node leaves".to_owned();
+                (NodePhase::Draining, (reason::TERMINATING, message), None)
+            }
+        }
+    }
+
+    fn open_position(&self, now: Timestamp) -> (NodePhase, Why, Option<Awaiting>) {
+        match self.readiness(now) {
+            Ok(()) => (NodePhase::Serving, ("", String::new()), None),
+            Err(why) if why.0 == reason::AWAITING_SERVE => {
+                (NodePhase::Held, why, Some(Awaiting::Serve))
+            }
+            Err(why) if why.0 == reason::WITHDRAWAL_UNSEEN => (NodePhase::CatchingUp, why, None),
+            Err(why) => (NodePhase::Failed, why, None),
+        }
+    }
+
+    fn opening_phase(&self) -> NodePhase {
+        match &self.record.proof {
+            Some(proof) if proof.kind == ProofKind::WarmUp => NodePhase::CatchingUp,
+            _ => NodePhase::Starting,
+        }
+    }
+
+    fn opening_why(&self, now: Timestamp) -> Why {
+        for process in [&self.store_process, &self.engine_process] {
+            if !process.is_up() {
+                return process.why_down();
+            }
+        }
+        if let Err(why) = self.engine.health(now, &self.patience()) {
+            return (reason::ENGINE_UNRESPONSIVE, format!("the engine {why}"));
+        }
+        let message = "the engine is being brought to NORMAL".to_owned();
+        (reason::OPENING, message)
+    }
+
+    fn unproven_position(&self) -> (NodePhase, Why, Option<Awaiting>) {
+        let starting = |why| (NodePhase::Starting, why, None);
+        let Some(desired) = &self.desired else {
+            let message = "the operator has not sent a desired document yet".to_owned();
+            let why = (reason::AWAITING_DESIRED, message);
+            return (NodePhase::Starting, why, Some(Awaiting::Desired));
+        };
+        if !self.store_process.is_up() {
+            return process_position(&self.store_process);
+        }
+        let Some(store) = self.store.last() else {
+            let message = "the store does not answer yet".to_owned();
+            return starting((reason::STORE_UNRESPONSIVE, message));
+        };
+        if store.facts.loading {
+            let message = "the store is reading its files".to_owned();
+            return starting((reason::STORE_LOADING, message));
+        }
+        if complains(store) {
+            let complaint = store.facts.complaint.clone().unwrap_or_default();
+            return (
+                NodePhase::Failed,
+                (reason::STORE_COMPLAINS, complaint),
+                None,
+            );
+        }
+        let granted = desired
+            .grant
+            .as_ref()
+            .filter(|grant| grant.pod_uid() == self.pod_uid && !self.record.used.contains(*grant));
+        match granted {
+            Some(Grant::Bootstrap { .. }) if !store.empty => {
+                let message = format!(
+                    "the node was to begin empty, but its store holds {} keys; \
+                     it needs a donor, or a permission to keep what it has",
+                    store.facts.keys
+                );
+                let awaiting = desired.donors.is_empty().then_some(Awaiting::DonorOrGrant);
+                let why = (reason::BOOTSTRAP_NOT_EMPTY, message);
+                return (NodePhase::Failed, why, awaiting);
+            }
+            Some(_) => return process_position(&self.engine_process),
+            None => {}
+        }
+        if let Some(failure) = &self.failure
+            && self.failed_warm_ups > 0
+        {
+            let all = self.failed_warm_ups as usize >= desired.donors.len();
+            let why = (
+                failure.reason,
+                format!("{}{}", failure.message, remedy(desired.donors.is_empty())),
+            );
+            return (
+                NodePhase::Failed,
+                why,
+                all.then_some(Awaiting::DonorOrGrant),
+            );
+        }
+        if !desired.donors.is_empty() {
+            let message = "about to copy a donor".to_owned();
+            return starting((reason::COPYING, message));
+        }
+        let what_was = self.failure.as_ref().map_or_else(
+            || "the data is not proven".to_owned(),
+            |failure| failure.message.clone(),
+        );
+        let why = (
+            reason::AWAITING_DONOR,
+            format!("{what_was}{}", remedy(true)),
+        );
+        (NodePhase::Starting, why, Some(Awaiting::DonorOrGrant))
+    }
+
+    fn proof_facts(&self) -> Proof {
+        match self.proof() {
+            Some(proof) => Proof {
+                kind: proof.kind,
+                since: Some(proof.since),
+            },
+            None => Proof {
+                kind: ProofKind::Unproven,
+                since: None,
+            },
+        }
+    }
+
+    fn progress(&self) -> Option<WarmUpProgress> {
+        let State::WarmUp(copy) = &self.state else {
+            return None;
+        };
+        let link = self.store.last().and_then(|sight| sight.link);
+        Some(WarmUpProgress {
+            donor: copy.donor.name.clone(),
+            stage: copy.step.stage(),
+            started_at: copy.began,
+            attempt: copy.attempt,
+            bytes_done: link.map_or(0, |link| link.bytes_done),
+            bytes_total: link.and_then(|link| link.bytes_total),
+            lag_bytes: copy.lag,
+        })
+    }
+}
+
+/// What a person can do about a node that finds nobody to copy.
+fn remedy(no_donors: bool) -> &'static str {
+    if no_donors {
+        "; no node of the same token can be copied: bring one back, \
+         or accept the loss of what only they had"
+    } else {
+        "; it is tried again: see to the donors, or accept the loss of what only they had"
+    }
+}
+
+fn process_position(process: &Process) -> (NodePhase, Why, Option<Awaiting>) {
+    let phase = if process.ends_in_a_row() >= CRASHING {
+        NodePhase::Failed
+    } else {
+        NodePhase::Starting
+    };
+    (phase, process.why_down(), None)
+}

@@ -1,0 +1,64 @@
+//! The words for why a node is where it is; every wait has one.
+
+/// No desired document yet.
+pub const AWAITING_DESIRED: &str = "AwaitingDesired";
+/// The launcher of a process cannot be spoken to.
+pub const LAUNCHER_MISSING: &str = "LauncherMissing";
+/// A process is being started.
+pub const PROCESS_STARTING: &str = "ProcessStarting";
+/// A process does not stay up.
+pub const PROCESS_CRASHING: &str = "ProcessCrashing";
+/// The store reads its files.
+pub const STORE_LOADING: &str = "StoreLoading";
+/// The store cannot be used: it wants a password, or its disk is full.
+pub const STORE_COMPLAINS: &str = "StoreComplains";
+/// The store does not answer.
+pub const STORE_UNRESPONSIVE: &str = "StoreUnresponsive";
+/// The engine does not answer.
+pub const ENGINE_UNRESPONSIVE: &str = "EngineUnresponsive";
+/// A new node must be empty, and this one is not.
+pub const BOOTSTRAP_NOT_EMPTY: &str = "BootstrapNotEmpty";
+/// Nobody to copy from, and no permission to go without.
+pub const AWAITING_DONOR: &str = "AwaitingDonor";
+/// The proof could not be written to disk.
+pub const RECORD_FAILED: &str = "RecordFailed";
+/// A donor could not be reached or refused.
+pub const DONOR_UNAVAILABLE: &str = "DonorUnavailable";
+/// The donor became another store during the copy.
+pub const DONOR_CHANGED: &str = "DonorChanged";
+/// A copy made no progress.
+pub const COPY_STALLED: &str = "CopyStalled";
+/// The copy was never close enough to the donor.
+pub const COPY_OUTRUN: &str = "CopyOutrun";
+/// The copy is empty and the donor is not.
+pub const COPY_EMPTY: &str = "CopyEmpty";
+/// The store ended.
+pub const STORE_ENDED: &str = "StoreEnded";
+/// The store is another incarnation than the proven one.
+pub const STORE_CHANGED: &str = "StoreChanged";
+/// Somebody made the store a replica.
+pub const STORE_REPLICA: &str = "StoreBecameReplica";
+/// The engine ended, so writes were missed.
+pub const ENGINE_ENDED: &str = "EngineEnded";
+/// The engine's state was changed, so writes were missed.
+pub const ENGINE_LEFT_NORMAL: &str = "EngineLeftNormal";
+/// The engine did not take over the last writes in time.
+pub const ENGINE_SLOW_TO_RESUME: &str = "EngineSlowToResume";
+/// The data is proven, the engine is being opened.
+pub const OPENING: &str = "Opening";
+/// The proof is being written.
+pub const RECORDING: &str = "RecordingProof";
+/// A donor's data is being copied.
+pub const COPYING: &str = "CopyingDonor";
+/// Everything is done but the word to serve.
+pub const AWAITING_SERVE: &str = "AwaitingServe";
+/// No probe has seen yet that the node was not ready.
+pub const WITHDRAWAL_UNSEEN: &str = "WithdrawalUnseen";
+/// The node was told to end.
+pub const TERMINATING: &str = "Terminating";
+/// A setting was not taken.
+pub const SETTING_REFUSED: &str = "SettingRefused";
+/// The data was proven.
+pub const PROVEN: &str = "Proven";
+/// The node gets client traffic.
+pub const READY: &str = "Ready";
