@@ -34,7 +34,7 @@ pub(crate) fn generate(stage: &Stage) -> Result<BTreeMap<PathBuf, String>> {
     process::run(
         process::cargo()
             .args(["build", "--workspace", "--example", "print-crds"])
-            .args(["--features", "dynomite-api/crd"]),
+            .args(crate::suite::FEATURES),
         stage,
     )?;
     let program = workspace::target().join("debug/examples/print-crds");

@@ -5,8 +5,11 @@ mod crds;
 mod image;
 mod process;
 mod stage;
+mod suite;
 mod tidy;
 mod workspace;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -28,13 +31,27 @@ enum Command {
     Crds,
     /// Checks what compiler and clippy cannot: dependencies, banned calls, generated files, links.
     Tidy,
+    /// Runs every check and test suite that this machine can.
+    Test(suite::Arguments),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Every error says what to do about it; a backtrace would only bury that.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Cluster(command) => cluster::run(command),
         Command::Images(arguments) => image::run(&arguments),
         Command::Crds => crds::run(),
         Command::Tidy => tidy::run(),
+        Command::Test(arguments) => suite::run(&arguments),
     }
 }

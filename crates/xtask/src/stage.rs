@@ -162,11 +162,6 @@ impl Stage {
         }
         self.bar.set_position(position);
     }
-
-    /// Runs `print` with the bar out of the way.
-    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
-        self.bar.suspend(print)
-    }
 }
 
 /// Whether someone watches: a terminal and not a continuous-integration run.

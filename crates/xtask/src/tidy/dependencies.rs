@@ -33,8 +33,11 @@ const PURE: &[&str] = &[
     "serde_json",
     "serde_norway",
     "sha2",
+    "slotmap",
     "smallvec",
     "thiserror",
+    // Events go nowhere until a hand subscribes to them.
+    "tracing",
 ];
 
 /// Kubernetes types; the client is a feature that is refused below.
@@ -71,7 +74,15 @@ const TABLE: &[Allowed] = &[
     Allowed {
         package: "xtask",
         ours: &[],
-        others: Some(&["anyhow", "clap", "flate2", "indicatif", "tar"]),
+        others: Some(&[
+            "anyhow",
+            "clap",
+            "flate2",
+            "indicatif",
+            "rcgen",
+            "rustix",
+            "tar",
+        ]),
     },
 ];
 

@@ -38,7 +38,12 @@ pub(crate) fn check(stages: &mut Stages) -> Result<()> {
         }),
     ];
     print_sizes(&sources);
-    checks.into_iter().collect()
+    let failures: Vec<_> = checks
+        .into_iter()
+        .filter_map(|check| Some(check.err()?.to_string()))
+        .collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
 }
 
 /// What stands in a message: where and why. A check gives one for each finding.

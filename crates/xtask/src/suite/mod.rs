@@ -1,0 +1,306 @@
+//! `cargo xtask test`: every check and suite this machine can run, cheapest first.
+
+mod binaries;
+mod chart;
+mod deny;
+mod tally;
+
+use std::process::Command;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::cluster::{self, Cluster};
+use crate::stage::{Stage, Stages};
+use crate::{image, process, tidy, workspace};
+pub(crate) use binaries::FEATURES;
+use binaries::{Level, Program};
+use tally::Tally;
+
+/// Parts of the test run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Formatting, clippy, tidy, cargo-deny.
+    Lint,
+    /// Everything that needs no cluster: unit, property, scenario, simulation.
+    Unit,
+    /// The charts, rendered.
+    Chart,
+    /// The definitions at a real API server.
+    Api,
+    /// Rings on a real cluster.
+    E2e,
+}
+
+/// What `cargo xtask test` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Runs only these parts; without it, all.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Runs only end-to-end and API tests whose name contains this.
+    #[arg(long, value_name = "NAME")]
+    filter: Option<String>,
+    /// Gives simulations and load tests more rounds.
+    #[arg(long)]
+    long: bool,
+    /// Runs the end-to-end tests with this `dynomite` binary as the engine.
+    #[arg(long, value_name = "PATH")]
+    engine: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    cluster: cluster::Options,
+}
+
+/// Runs the parts, prints times and counts, fails if anything did.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut run = Run {
+        arguments,
+        stages: Stages::new(),
+        tally: Tally::default(),
+        failures: Vec::new(),
+    };
+    run.all();
+    for failure in &run.failures {
+        println!("\nFAILED {failure}");
+    }
+    println!();
+    run.stages.summary();
+    println!("\n{}", run.tally);
+    ensure!(
+        run.failures.is_empty(),
+        "{} stages failed",
+        run.failures.len()
+    );
+    Ok(())
+}
+
+/// A run under way. A part that fails does not stop the next, so that one run tells everything.
+struct Run<'a> {
+    arguments: &'a Arguments,
+    stages: Stages,
+    tally: Tally,
+    failures: Vec<String>,
+}
+
+impl Run<'_> {
+    fn wants(&self, part: Part) -> bool {
+        self.arguments.parts.is_empty() || self.arguments.parts.contains(&part)
+    }
+
+    /// Runs one stage; what it fails with is told at the end.
+    fn stage<T>(&mut self, name: &str, work: impl FnOnce(&Stage) -> Result<T>) -> Option<T> {
+        let result = self.stages.run(name, work);
+        self.note(name, result)
+    }
+
+    fn note<T>(&mut self, name: &str, result: Result<T>) -> Option<T> {
+        result
+            .map_err(|error| self.failures.push(format!("{name}: {error:#}")))
+            .ok()
+    }
+
+    fn all(&mut self) {
+        if self.wants(Part::Lint) {
+            self.stage("format", format);
+        }
+        let programs = if [Part::Unit, Part::Api, Part::E2e]
+            .map(|part| self.wants(part))
+            .contains(&true)
+        {
+            let built = self.stage("build tests", binaries::build);
+            if built.is_none() {
+                // What does not compile makes every later message noise.
+                self.tally.failed += 1;
+                return;
+            }
+            built.unwrap_or_default()
+        } else {
+            Vec::new()
+        };
+        if self.wants(Part::Unit) {
+            self.unit(&programs);
+        }
+        if self.wants(Part::Lint) {
+            self.lint();
+        }
+        if self.wants(Part::Chart) {
+            self.charts();
+        }
+        if self.wants(Part::Api) || self.wants(Part::E2e) {
+            self.on_cluster(&programs);
+        }
+    }
+
+    fn lint(&mut self) {
+        self.stage("clippy", clippy);
+        let tidy = tidy::check(&mut self.stages);
+        self.note("tidy", tidy);
+        if deny::available() {
+            self.stage("cargo-deny", deny::check);
+        } else {
+            self.stages.skip(
+                "cargo-deny",
+                "it is not installed and there is no Python to fetch it",
+            );
+        }
+    }
+
+    fn unit(&mut self, programs: &[Program]) {
+        let long = self.arguments.long;
+        let mut tally = std::mem::take(&mut self.tally);
+        self.stage("unit tests", |stage| {
+            let mut failures = Vec::new();
+            for program in of_level(programs, Level::Unit) {
+                failures.extend(program.run(
+                    |command| lengthen(command, long),
+                    &mut tally,
+                    stage,
+                )?);
+            }
+            failures.extend(binaries::run_documentation(&mut tally, stage)?);
+            ensure!(failures.is_empty(), "{}", failures.join("\n"));
+            Ok(())
+        });
+        self.tally = tally;
+    }
+
+    fn charts(&mut self) {
+        let charts = chart::all();
+        if charts.is_empty() {
+            self.stages.skip("charts", "there are none");
+            return;
+        }
+        let helm = cluster::helm(&mut self.stages);
+        if let Some(helm) = self.note("helm", helm) {
+            self.stage("charts", |stage| chart::check(&helm, &charts, stage));
+        }
+    }
+
+    /// Everything that needs a cluster: it is ended again only if this run brought it up.
+    fn on_cluster(&mut self, programs: &[Program]) {
+        if self.wants(Part::E2e) {
+            let arguments = image::Arguments {
+                engine: self.arguments.engine.clone(),
+                ..image::Arguments::default()
+            };
+            let built = image::build(&arguments, &mut self.stages);
+            if self.note("images", built).is_none() {
+                return;
+            }
+        }
+        let options = &self.arguments.cluster;
+        let found = cluster::find(options).is_ok();
+        let up = cluster::ensure_up(options, &mut self.stages);
+        if let Some(cluster) = self.note("cluster", up) {
+            self.suites(&cluster, programs);
+        }
+        if !found {
+            self.stage("cluster down", |stage| down(options, stage));
+        }
+    }
+
+    fn suites(&mut self, cluster: &Cluster, programs: &[Program]) {
+        if self.wants(Part::Api) {
+            self.suite("API tests", Level::Api, cluster, programs);
+        }
+        if !self.wants(Part::E2e) {
+            return;
+        }
+        let loaded = cluster::load(cluster, &image::built(), &mut self.stages);
+        if self.note("load images", loaded).is_some() {
+            self.suite("end-to-end tests", Level::EndToEnd, cluster, programs);
+        }
+    }
+
+    fn suite(&mut self, name: &str, level: Level, cluster: &Cluster, programs: &[Program]) {
+        let environment = environment(self.arguments, cluster, &mut self.stages);
+        let Some(environment) = self.note(name, environment) else {
+            return;
+        };
+        for program in of_level(programs, level) {
+            let mut tally = std::mem::take(&mut self.tally);
+            let filter = self.arguments.filter.as_deref();
+            self.stage(&format!("{name}: {}", program.name), |stage| {
+                let prepare = |command: &mut Command| {
+                    // Rings share the machine's two cores: side by side they would time each
+                    // other out. The API server has room for several.
+                    let threads = if level == Level::Api { "4" } else { "1" };
+                    command
+                        .args(["--test-threads", threads])
+                        .args(filter)
+                        .envs(environment.iter().cloned());
+                };
+                match program.run(prepare, &mut tally, stage)? {
+                    None => Ok(()),
+                    Some(said) => bail!("{said}"),
+                }
+            });
+            self.tally = tally;
+        }
+    }
+}
+
+fn of_level(programs: &[Program], level: Level) -> impl Iterator<Item = &Program> {
+    programs
+        .iter()
+        .filter(move |program| program.level == level)
+}
+
+/// Tells tests that have a short and a long form which one is meant.
+fn lengthen(command: &mut Command, long: bool) {
+    if long {
+        command.env("DYNOMITE_TEST_LONG", "1");
+    }
+}
+
+/// What the suites on a cluster are told.
+fn environment(
+    arguments: &Arguments,
+    cluster: &Cluster,
+    stages: &mut Stages,
+) -> Result<Vec<(&'static str, std::ffi::OsString)>> {
+    let engine = match arguments.engine {
+        Some(_) => image::OTHER_ENGINE,
+        None => image::OURS,
+    };
+    let store = image::reference("redis").unwrap_or_else(|| "localhost/redis:dev".to_owned());
+    let mut environment = vec![
+        ("DYNOMITE_E2E_KUBECONFIG", cluster.kubeconfig.clone().into()),
+        ("DYNOMITE_E2E_KUBECTL", cluster.kubectl.clone().into()),
+        ("DYNOMITE_E2E_HELM", cluster::helm(stages)?.into()),
+        ("DYNOMITE_E2E_OPERATOR_IMAGE", image::OURS.into()),
+        ("DYNOMITE_E2E_ENGINE_IMAGE", engine.into()),
+        ("DYNOMITE_E2E_STORE_IMAGE", store.into()),
+        ("DYNOMITE_E2E_XTASK", std::env::current_exe()?.into()),
+        ("DYNOMITE_E2E_ROOT", workspace::root().into()),
+        // The fault hooks of xtask find the cluster by it.
+        ("DYNOMITE_CLUSTER", arguments.cluster.name.clone().into()),
+    ];
+    if arguments.long {
+        environment.push(("DYNOMITE_TEST_LONG", "1".into()));
+    }
+    Ok(environment)
+}
+
+fn format(stage: &Stage) -> Result<()> {
+    process::run(process::cargo().args(["fmt", "--all", "--check"]), stage).map(drop)
+}
+
+fn clippy(stage: &Stage) -> Result<()> {
+    process::run(
+        process::cargo()
+            .args(["clippy", "--workspace", "--all-targets"])
+            .args(FEATURES)
+            .args(["--", "-D", "warnings"]),
+        stage,
+    )
+    .map(drop)
+}
+
+/// Ends the cluster by our own command line.
+fn down(options: &cluster::Options, stage: &Stage) -> Result<()> {
+    process::run(
+        Command::new(std::env::current_exe()?).args(["cluster", "--name", &options.name, "down"]),
+        stage,
+    )
+    .map(drop)
+}
