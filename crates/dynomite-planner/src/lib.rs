@@ -12,11 +12,19 @@
 //! remembers no progress, so each function works from the first moment of a
 //! cluster as from any later one.
 
+mod blocker;
 mod cluster;
+mod compare;
+mod objects;
 mod observed;
+mod ownership;
 mod plan;
 mod quantity;
+mod ring;
 pub mod safety;
+mod settings;
+mod steps;
+mod tokens;
 
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use observed::{Claims, KubernetesNode, Observed, SecretFacts, Seen};
@@ -24,3 +32,6 @@ pub use plan::{
     Action, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned, StepName, Wait,
     Waiting,
 };
+pub use ring::{Node, Ring};
+pub use steps::plan;
+pub use tokens::{RECORD_KEY, Tokens};

@@ -1,5 +1,10 @@
 //! May this node leave now? By token headroom, one disruption at a time in a datacenter.
 
+use std::fmt;
+
+use crate::cluster::Cluster;
+use crate::ring::{Node, Ring};
+
 /// Why a node may not leave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -24,4 +29,84 @@ pub enum Refusal {
     },
     /// Its data is in memory only and there is no replica.
     WouldLoseData,
+}
+
+/// Whether a node may leave now.
+///
+/// Every other node of the datacenter must be ready, so that there is one
+/// disruption at a time, and enough replicas of its token must stay. Whatever
+/// is unknown, leaves or is not yet warm counts as down. In a ring of one rack
+/// every roll is an outage of a part of it; it is allowed where the volume
+/// keeps the data, because the declared change cannot be had otherwise.
+pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<(), Refusal> {
+    let others = || ring.nodes.iter().filter(|other| other.name != node.name);
+    if let Some(peer) = others().find(|o| o.token == node.token && o.warming_up()) {
+        return Err(Refusal::PeerWarmingUp {
+            peer: peer.name.clone(),
+        });
+    }
+    if let Some(other) = others().find(|other| !other.ready()) {
+        return Err(Refusal::OtherNodeDown {
+            other: other.name.clone(),
+            message: other.lacks(),
+        });
+    }
+    let ready = others()
+        .filter(|o| o.token == node.token && o.ready())
+        .count();
+    if cluster.racks.len() == 1 {
+        return if cluster.persistent() {
+            Ok(())
+        } else {
+            Err(Refusal::WouldLoseData)
+        };
+    }
+    let required = cluster.required();
+    if ready < required {
+        return Err(Refusal::NoHeadroom { ready, required });
+    }
+    Ok(())
+}
+
+/// Whether the declared racks can do without all others: every declared node is ready.
+///
+/// A ring that never served has nothing to lose.
+pub fn may_do_without(cluster: &Cluster, ring: &Ring<'_>) -> Result<(), Refusal> {
+    if ring.served_since.is_none() {
+        return Ok(());
+    }
+    if let Some(other) = ring.nodes.iter().find(|node| !node.ready()) {
+        return Err(Refusal::OtherNodeDown {
+            other: other.name.clone(),
+            message: other.lacks(),
+        });
+    }
+    let required = cluster.required();
+    for token in &ring.tokens.by_ordinal {
+        let ready = ring.replicas(*token).filter(|node| node.ready()).count();
+        if ready < required {
+            return Err(Refusal::NoHeadroom { ready, required });
+        }
+    }
+    Ok(())
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherNodeDown { other, message } => {
+                write!(f, "node {other} is not ready ({message}), and one at a time may leave")
+            }
+            Self::PeerWarmingUp { peer } => {
+                write!(f, "node {peer} of the same token is copying its data")
+            }
+            Self::NoHeadroom { ready, required } => write!(
+                f,
+                "{ready} ready replicas of its token would stay and the consistency needs {required}"
+            ),
+            Self::WouldLoseData => f.write_str(
+                "its data is in memory only and there is no other rack: delete the pod yourself to accept the loss",
+            ),
+        }
+    }
 }

@@ -1,0 +1,155 @@
+//! Desired documents: every node that can be asked gets the one it should have, unless it holds it already.
+
+use dynomite_api::contract::{
+    Donor, NodeDesired, NodeIdentity, NodeReport, PORT_PEER, PORT_SECURE, Peer,
+};
+
+use super::{Pass, Step, grant};
+use crate::plan::{Action, Wait};
+use crate::ring::{Node, Ring};
+
+/// Hands out documents. A node whose report is unknown is not written to:
+/// nobody knows which document it holds.
+pub(super) fn configure(pass: &Pass<'_>) -> Step {
+    let mut step = Step::default();
+    for node in &pass.ring.nodes {
+        let Some(address) = node.address().filter(|_| !node.terminating()) else {
+            continue;
+        };
+        let report = match &node.report {
+            Ok(report) => *report,
+            Err(why) => {
+                step.wait(Wait::ReportUnknown {
+                    node: node.name.clone(),
+                    why: why.clone(),
+                });
+                continue;
+            }
+        };
+        if is_newer(pass, report) {
+            step.wait(Wait::NewerDocument {
+                node: node.name.clone(),
+            });
+            continue;
+        }
+        let desired = desired(pass, node, report);
+        let digest = desired.digest();
+        if report.desired.as_ref().map(|held| held.digest.as_str()) == Some(&digest) {
+            continue;
+        }
+        let assign = Action::Assign {
+            node: node.name.clone(),
+            address: address.to_owned(),
+            desired: Box::new(desired),
+        };
+        step.act(assign, "its document is not what it should be");
+    }
+    step
+}
+
+/// Whether the node knows a newer resource than we do: our view is stale.
+fn is_newer(pass: &Pass<'_>, report: &NodeReport) -> bool {
+    report.desired.as_ref().is_some_and(|held| {
+        held.cluster_uid == pass.cluster.id.uid && held.cluster_generation > pass.cluster.generation
+    })
+}
+
+/// What a node should have.
+fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> NodeDesired {
+    let cluster = pass.cluster;
+    let held = report.desired.as_ref().map_or(0, |held| held.generation);
+    NodeDesired {
+        cluster: cluster.id.clone(),
+        cluster_generation: cluster.generation,
+        generation: held.saturating_add(1),
+        node: NodeIdentity {
+            name: node.name.clone(),
+            pod_uid: node.pod_uid().to_owned(),
+            datacenter: cluster.spec.datacenter.clone(),
+            rack: node.rack.name.clone(),
+            token: node.token,
+            host: node.host.clone(),
+        },
+        peers: peers(pass, node),
+        donors: donors(pass.ring, node),
+        grant: grant(pass, node),
+        // Opened for all at once, and only once it stands in the token record.
+        serve: super::warm_up::gate_is_open(pass),
+        consistency: cluster.consistency,
+        engine: cluster.engine.clone(),
+        store: cluster.store.clone(),
+        health: cluster.health.clone(),
+    }
+}
+
+/// All other nodes: those of the ring with or without a pod, those of racks
+/// that are leaving as long as they have pods, and those elsewhere. The order
+/// does not depend on the order of anything that was read.
+fn peers(pass: &Pass<'_>, node: &Node<'_>) -> Vec<Peer> {
+    let cluster = pass.cluster;
+    let others = pass
+        .ring
+        .nodes
+        .iter()
+        .filter(|other| other.name != node.name);
+    let mut peers: Vec<Peer> = others
+        .map(|other| Peer {
+            host: other.host.clone(),
+            address: other
+                .address()
+                .map(str::to_owned)
+                .or_else(|| cluster.status_addresses.get(&other.name).cloned()),
+            port: PORT_PEER,
+            datacenter: cluster.spec.datacenter.clone(),
+            rack: other.rack.name.clone(),
+            token: other.token,
+        })
+        .collect();
+    peers.extend(super::retire::leaving_peers(pass));
+    peers.extend(cluster.remote_peers.iter().cloned());
+    peers.sort_by(|a, b| {
+        let key = |p: &Peer| {
+            (
+                p.datacenter.clone(),
+                p.rack.clone(),
+                p.token,
+                p.host.clone(),
+            )
+        };
+        key(a).cmp(&key(b))
+    });
+    peers
+}
+
+/// The nodes of the same token in other racks, best first: those that serve
+/// with proven data, then the others that were heard, then the unknown. Among
+/// equals each rack begins with the next one, so that copies spread.
+fn donors(ring: &Ring<'_>, node: &Node<'_>) -> Vec<Donor> {
+    let mut racks: Vec<&str> = ring.nodes.iter().map(|n| n.rack.name.as_str()).collect();
+    racks.sort_unstable();
+    racks.dedup();
+    let place = |name: &str| racks.iter().position(|rack| *rack == name).unwrap_or(0);
+    let own = place(&node.rack.name);
+    let mut replicas: Vec<&Node<'_>> = ring
+        .replicas(node.token)
+        .filter(|other| other.name != node.name)
+        .collect();
+    replicas.sort_by_key(|other| {
+        let class = match &other.report {
+            Ok(_) if other.proven() && !other.terminating() => 0,
+            Ok(_) => 1,
+            Err(_) => 2,
+        };
+        let distance = (place(&other.rack.name) + racks.len() - own) % racks.len();
+        (class, distance)
+    });
+    replicas
+        .into_iter()
+        .map(|other| Donor {
+            name: other.name.clone(),
+            host: other.host.clone(),
+            address: other.address().map(str::to_owned),
+            port: PORT_SECURE,
+        })
+        .collect()
+}

@@ -1,0 +1,78 @@
+//! The deletion of a cluster: its data stays, unless the spec says that volumes go with it.
+
+use dynomite_api::crd::Retention;
+
+use super::{Pass, Step, delete_seen};
+use crate::cluster::Cluster;
+use crate::ownership::obstacle;
+use crate::plan::{Action, Kind, Wait};
+use crate::ring::controller_uid;
+
+/// Whether deleting the cluster deletes its volumes.
+pub(super) fn clears_volumes(cluster: &Cluster) -> bool {
+    cluster.has_volumes() && cluster.storage.retention == Retention::Delete
+}
+
+/// Clears what has no owner, then lets the cluster go. Kubernetes collects the rest.
+pub(super) fn delete(pass: &Pass<'_>) -> Step {
+    let mut step = Step::default();
+    if !pass.cluster.deleting {
+        return step;
+    }
+    step.stop = true;
+    if !pass.cluster.has_finalizer {
+        return step;
+    }
+    if clears_volumes(pass.cluster) && !volumes_are_gone(pass, &mut step) {
+        return step;
+    }
+    step.act(
+        Action::SetFinalizer { present: false },
+        "everything that had to go is gone",
+    );
+    step
+}
+
+/// Takes the racks away, then their volumes and the token record: a
+/// `StatefulSet` that lives would make the claims again.
+fn volumes_are_gone(pass: &Pass<'_>, step: &mut Step) -> bool {
+    let mut pods = Vec::new();
+    for set in pass.observed.stateful_sets.values() {
+        if obstacle(pass.cluster, Kind::StatefulSet, &set.metadata).is_some() {
+            continue;
+        }
+        pods.extend(set.metadata.name.clone());
+        if set.metadata.deletion_timestamp.is_none()
+            && let Some(action) = delete_seen(Kind::StatefulSet, &set.metadata, false)
+        {
+            step.act(action, "the cluster is being deleted");
+        }
+    }
+    pods.extend(pass.observed.pods.keys().cloned());
+    if !pods.is_empty() {
+        step.wait(Wait::PodsLeaving { pods });
+        return false;
+    }
+    let mut gone = true;
+    for claim in pass.observed.claims.values() {
+        // A claim that something else controls is not ours, whatever its labels.
+        if controller_uid(&claim.metadata).is_some() {
+            continue;
+        }
+        gone = false;
+        if claim.metadata.deletion_timestamp.is_none()
+            && let Some(action) = delete_seen(Kind::PersistentVolumeClaim, &claim.metadata, false)
+        {
+            step.act(action, "storage.retention is Delete");
+        }
+    }
+    if let Some(record) = pass.observed.config_maps.get(&pass.cluster.token_record())
+        && obstacle(pass.cluster, Kind::ConfigMap, &record.metadata).is_none()
+    {
+        gone = false;
+        if let Some(action) = delete_seen(Kind::ConfigMap, &record.metadata, false) {
+            step.act(action, "the volumes it was kept for go");
+        }
+    }
+    gone
+}

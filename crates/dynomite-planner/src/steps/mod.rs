@@ -1,0 +1,144 @@
+//! The steps of a plan, in order: what each decides is in its own file.
+//!
+//! Steps that only add or tell (`provision`, `assign_tokens`, `configure`,
+//! `warm_up`) act in one pass side by side: a node must be able to start while
+//! another object of the ring waits for something. What takes a node out
+//! (`retire`, `roll`) comes last, yields to everything before it that changes a
+//! `StatefulSet`, and does one thing in a pass. A step that finds the ground
+//! unsafe for the rest, such as contradicting tokens, stops the pass.
+
+mod assign_tokens;
+mod configure;
+mod delete;
+mod provision;
+mod retire;
+mod roll;
+mod warm_up;
+
+use jiff::Timestamp;
+
+use crate::cluster::Cluster;
+use crate::observed::Observed;
+use crate::plan::{Action, Kind, Object, Plan, Planned, StepName, Wait, Waiting};
+use crate::ring::Ring;
+
+pub(crate) use warm_up::grant;
+
+/// A step: it sees everything and what earlier steps of the pass decided.
+type StepFn = fn(&Pass<'_>) -> Step;
+
+const STEPS: &[(StepName, StepFn)] = &[
+    (StepName::Delete, delete::delete),
+    (StepName::Provision, provision::provision),
+    (StepName::AssignTokens, assign_tokens::assign_tokens),
+    (StepName::Configure, configure::configure),
+    (StepName::WarmUp, warm_up::warm_up),
+    (StepName::Retire, retire::retire),
+    (StepName::Roll, roll::roll),
+];
+
+/// What a step sees.
+pub(crate) struct Pass<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) observed: &'a Observed,
+    pub(crate) ring: &'a Ring<'a>,
+    pub(crate) now: Timestamp,
+    /// What earlier steps of this pass decided.
+    pub(crate) earlier: &'a Plan,
+}
+
+impl Pass<'_> {
+    /// Whether an earlier step takes a node out or changes what pods are made from.
+    fn is_moving(&self) -> bool {
+        self.earlier.actions.iter().any(|planned| {
+            planned.action.disrupts()
+                || matches!(&planned.action, Action::Apply(o) if matches!(**o, Object::StatefulSet(_)))
+        })
+    }
+}
+
+/// What a step decided.
+#[derive(Default)]
+pub(crate) struct Step {
+    actions: Vec<(Action, String)>,
+    waits: Vec<Wait>,
+    wake_at: Option<Timestamp>,
+    stop: bool,
+}
+
+impl Step {
+    fn act(&mut self, action: Action, why: impl Into<String>) {
+        self.actions.push((action, why.into()));
+    }
+
+    fn apply(&mut self, object: Object, why: impl Into<String>) {
+        self.act(Action::Apply(Box::new(object)), why);
+    }
+
+    fn wait(&mut self, wait: Wait) {
+        self.waits.push(wait);
+    }
+
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// A deletion of exactly the object that was seen.
+fn delete_seen(
+    kind: Kind,
+    metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    exact: bool,
+) -> Option<Action> {
+    Some(Action::Delete {
+        kind,
+        name: metadata.name.clone()?,
+        uid: metadata.uid.clone()?,
+        resource_version: exact.then(|| metadata.resource_version.clone()).flatten(),
+    })
+}
+
+/// Decides what to do now.
+///
+/// The same input gives the same plan. A settled cluster gives an empty one.
+/// While `spec.paused` is set nothing is done; only the deletion of the
+/// resource, the later word of a person, goes on.
+pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
+    let ring = Ring::new(cluster, observed);
+    let mut plan = Plan::default();
+    if cluster.paused() && !cluster.deleting {
+        plan.waits.push(Waiting {
+            step: StepName::Provision,
+            wait: Wait::Paused,
+        });
+        return plan;
+    }
+    for (name, step) in STEPS {
+        let decided = step(&Pass {
+            cluster,
+            observed,
+            ring: &ring,
+            now,
+            earlier: &plan,
+        });
+        let stop = decided.stop;
+        record(&mut plan, *name, decided);
+        if stop {
+            break;
+        }
+    }
+    plan
+}
+
+/// Adds what a step decided to the plan.
+fn record(plan: &mut Plan, step: StepName, decided: Step) {
+    let planned = |(action, why)| Planned { step, action, why };
+    plan.actions
+        .extend(decided.actions.into_iter().map(planned));
+    plan.waits
+        .extend(decided.waits.into_iter().map(|wait| Waiting { step, wait }));
+    plan.wake_at = match (plan.wake_at, decided.wake_at) {
+        (Some(left), Some(right)) => Some(left.min(right)),
+        (left, right) => left.or(right),
+    };
+}

@@ -1,0 +1,220 @@
+//! Certificates, token record, Services, disruption budget and StatefulSets: made, and made again when they differ.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+
+use super::{Pass, Step, delete_seen};
+use crate::compare;
+use crate::objects;
+use crate::observed::{SecretFacts, Seen};
+use crate::ownership::obstacle;
+use crate::plan::{Action, Certificates, Kind, Object, Wait};
+
+/// Makes what is missing and repairs what differs.
+pub(super) fn provision(pass: &Pass<'_>) -> Step {
+    let mut step = Step::default();
+    if let Some(problem) = &pass.ring.tokens.problem {
+        // Nothing may start on a ring whose tokens are in doubt.
+        step.wait(problem.clone());
+        step.stop = true;
+        return step;
+    }
+    finalizer(pass, &mut step);
+    certificates(pass, &mut step);
+    let (cluster, observed) = (pass.cluster, pass.observed);
+    let record = objects::token_record(cluster, &pass.ring.tokens.record, pass.ring.served_since);
+    let seen = observed.config_maps.get(&cluster.token_record());
+    ensure(
+        pass,
+        &mut step,
+        record,
+        seen,
+        |o| &o.metadata,
+        Object::ConfigMap,
+    );
+    for service in objects::services(cluster) {
+        let seen = observed.services.get(name_of(&service.metadata));
+        ensure(
+            pass,
+            &mut step,
+            service,
+            seen,
+            |o| &o.metadata,
+            Object::Service,
+        );
+    }
+    disruption_budget(pass, &mut step);
+    for rack in &cluster.racks {
+        let set = objects::stateful_set(cluster, observed, rack);
+        let seen = observed.stateful_sets.get(name_of(&set.metadata));
+        ensure(
+            pass,
+            &mut step,
+            set,
+            seen,
+            |o| &o.metadata,
+            Object::StatefulSet,
+        );
+    }
+    step
+}
+
+fn name_of(metadata: &ObjectMeta) -> &str {
+    metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Applies an object unless what is there already says the same, or is not ours.
+fn ensure<T: Serialize>(
+    pass: &Pass<'_>,
+    step: &mut Step,
+    wanted: T,
+    seen: Option<&T>,
+    metadata: fn(&T) -> &ObjectMeta,
+    object: fn(T) -> Object,
+) {
+    let Some(seen) = seen else {
+        step.apply(object(wanted), "it is missing");
+        return;
+    };
+    let object = object(wanted);
+    if let Some(wait) = obstacle(pass.cluster, object.kind(), metadata(seen)) {
+        step.wait(wait);
+    } else if metadata(seen).deletion_timestamp.is_some() {
+        step.wait(Wait::PreviousOwner {
+            kind: object.kind(),
+            name: object.name().to_owned(),
+        });
+    } else if !same(&object, seen) {
+        step.apply(object, "it differs from what it should be");
+    }
+}
+
+fn same<T: Serialize>(wanted: &Object, seen: &T) -> bool {
+    match wanted {
+        Object::StatefulSet(o) => compare::holds(o, seen),
+        Object::Service(o) => compare::holds(o, seen),
+        Object::ConfigMap(o) => compare::holds(o, seen),
+        Object::PodDisruptionBudget(o) => compare::holds(o, seen),
+        Object::PersistentVolumeClaim(o) => compare::holds(o, seen),
+    }
+}
+
+fn disruption_budget(pass: &Pass<'_>, step: &mut Step) {
+    let seen = pass
+        .observed
+        .pod_disruption_budgets
+        .get(&pass.cluster.id.name);
+    if let Some(budget) = objects::disruption_budget(pass.cluster) {
+        ensure(
+            pass,
+            step,
+            budget,
+            seen,
+            |o| &o.metadata,
+            Object::PodDisruptionBudget,
+        );
+        return;
+    }
+    let ours = seen.filter(|seen| {
+        let kind = Kind::PodDisruptionBudget;
+        seen.metadata.deletion_timestamp.is_none()
+            && obstacle(pass.cluster, kind, &seen.metadata).is_none()
+    });
+    if let Some(action) =
+        ours.and_then(|o| delete_seen(Kind::PodDisruptionBudget, &o.metadata, false))
+    {
+        step.act(
+            action,
+            "a ring of one rack cannot spare a node: a budget would only block drains",
+        );
+    }
+}
+
+/// The finalizer is there only while there is something it has to do, so that
+/// it cannot keep a namespace from going for nothing.
+fn finalizer(pass: &Pass<'_>, step: &mut Step) {
+    let wanted = super::delete::clears_volumes(pass.cluster);
+    if wanted != pass.cluster.has_finalizer {
+        let why = if wanted {
+            "storage.retention is Delete: volumes are cleared when the cluster goes"
+        } else {
+            "storage.retention is Retain: nothing is to be cleared"
+        };
+        step.act(Action::SetFinalizer { present: wanted }, why);
+    }
+}
+
+/// Certificates are renewed when two thirds of their life are over.
+fn certificates(pass: &Pass<'_>, step: &mut Step) {
+    let cluster = pass.cluster;
+    let (ca, node) = match (&pass.observed.ca_secret, &pass.observed.node_secret) {
+        (Seen::Known(ca), Seen::Known(node)) => (ca, node),
+        (Seen::Unknown(why), _) | (_, Seen::Unknown(why)) => {
+            step.wait(Wait::CertificatesUnknown { why: why.clone() });
+            return;
+        }
+    };
+    for (facts, name) in [(ca, cluster.ca_secret()), (node, cluster.node_secret())] {
+        if let Some(owner) = facts.as_ref().and_then(|f| f.owner_uid.as_ref())
+            && *owner != cluster.id.uid
+        {
+            let kind = Kind::Secret;
+            step.wait(Wait::PreviousOwner { kind, name });
+            return;
+        }
+    }
+    let dns_names = dns_names(pass);
+    let ca_lacks = match ca {
+        None => Some("the cluster has no certificate authority yet"),
+        Some(facts) => stale(facts, pass.now),
+    };
+    let node_lacks = || match (ca, node) {
+        (_, None) => Some("the nodes have no certificate yet"),
+        (Some(ca), Some(node)) if ca.ca_digest != node.ca_digest => {
+            Some("the nodes' certificate is of another authority")
+        }
+        (_, Some(node)) if node.dns_names != dns_names => Some("the nodes' names have changed"),
+        (_, Some(node)) => stale(node, pass.now),
+    };
+    if let Some(why) = ca_lacks.or_else(node_lacks) {
+        let what = Certificates {
+            ca_secret: cluster.ca_secret(),
+            new_ca: ca_lacks.is_some(),
+            node_secret: cluster.node_secret(),
+            dns_names,
+        };
+        step.act(Action::IssueCertificates(what), why);
+        return;
+    }
+    for facts in [ca, node].into_iter().flatten() {
+        if let Some(at) = renew_at(facts) {
+            step.wake(at);
+        }
+    }
+}
+
+/// The names under which nodes reach each other.
+fn dns_names(pass: &Pass<'_>) -> Vec<String> {
+    let cluster = pass.cluster;
+    let short = format!("*.{}.{}.svc", cluster.nodes_service(), cluster.id.namespace);
+    vec![format!("*.{}", cluster.nodes_domain()), short]
+}
+
+fn stale(facts: &SecretFacts, now: Timestamp) -> Option<&'static str> {
+    if !facts.complete {
+        return Some("a certificate cannot be read");
+    }
+    match renew_at(facts) {
+        None => Some("a certificate does not say how long it is valid"),
+        Some(at) if at <= now => Some("a certificate nears its end"),
+        Some(_) => None,
+    }
+}
+
+fn renew_at(facts: &SecretFacts) -> Option<Timestamp> {
+    let (from, until) = (facts.not_before?, facts.not_after?);
+    let life = until.duration_since(from);
+    let seconds = life.as_secs().max(0) / 3 * 2;
+    from.checked_add(SignedDuration::from_secs(seconds)).ok()
+}

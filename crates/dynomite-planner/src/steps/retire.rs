@@ -1,0 +1,106 @@
+//! Racks that left the spec: their StatefulSets go when the racks that stay can do without them.
+
+use dynomite_api::annotations::LABEL_RACK;
+use dynomite_api::contract::{PORT_PEER, Peer};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{Pass, Step, delete_seen};
+use crate::plan::{Action, EventKind, Kind, Wait};
+use crate::ring::{controller_uid, owned_by};
+use crate::safety;
+
+/// Takes one removed rack away in a pass. Its volumes stay: whoever removes the
+/// rack by mistake puts it back and finds them.
+pub(super) fn retire(pass: &Pass<'_>) -> Step {
+    let mut step = Step::default();
+    let leaving: Vec<&StatefulSet> = leaving_sets(pass).collect();
+    for set in &leaving {
+        let name = set.metadata.name.clone().unwrap_or_default();
+        if set.metadata.deletion_timestamp.is_some() {
+            step.wait(Wait::PodsLeaving { pods: vec![name] });
+            return step;
+        }
+        if pass.is_moving() {
+            return step;
+        }
+        if let Err(refusal) = safety::may_do_without(pass.cluster, pass.ring) {
+            step.wait(Wait::MayNotLeave {
+                node: name,
+                refusal,
+            });
+            return step;
+        }
+        if let Some(action) = delete_seen(Kind::StatefulSet, &set.metadata, false) {
+            step.act(action, "its rack is no longer in the spec");
+            let told = Action::Event {
+                kind: EventKind::Normal,
+                reason: "RackRetired",
+                message: format!(
+                    "StatefulSet {name} is deleted: its rack left the spec; its volumes stay"
+                ),
+            };
+            step.act(told, "its rack is no longer in the spec");
+        }
+        return step;
+    }
+    services(pass, &mut step);
+    step
+}
+
+/// The Services of racks that are gone.
+fn services(pass: &Pass<'_>, step: &mut Step) {
+    for service in pass.observed.services.values() {
+        let meta = &service.metadata;
+        if is_leaving(pass, meta)
+            && meta.deletion_timestamp.is_none()
+            && let Some(action) = delete_seen(Kind::Service, meta, false)
+        {
+            step.act(action, "its rack is no longer in the spec");
+        }
+    }
+}
+
+fn leaving_sets<'a>(pass: &Pass<'a>) -> impl Iterator<Item = &'a StatefulSet> {
+    let sets = pass.observed.stateful_sets.values();
+    let leaving: Vec<_> = sets.filter(|set| is_leaving(pass, &set.metadata)).collect();
+    leaving.into_iter()
+}
+
+/// Whether an object is ours and of a rack that the spec does not name.
+fn is_leaving(pass: &Pass<'_>, metadata: &ObjectMeta) -> bool {
+    let rack = metadata.labels.as_ref().and_then(|l| l.get(LABEL_RACK));
+    owned_by(metadata, &pass.cluster.id.uid)
+        && rack.is_some_and(|rack| pass.cluster.racks.iter().all(|r| r.name != *rack))
+}
+
+/// The nodes of leaving racks that still run: until they are gone they get
+/// their writes like everyone, for clients may still read from them.
+pub(super) fn leaving_peers(pass: &Pass<'_>) -> Vec<Peer> {
+    let mut peers = Vec::new();
+    for set in leaving_sets(pass) {
+        let (Some(uid), Some(rack)) = (
+            set.metadata.uid.as_deref(),
+            set.metadata.labels.as_ref().and_then(|l| l.get(LABEL_RACK)),
+        ) else {
+            continue;
+        };
+        for (name, pod) in &pass.observed.pods {
+            let address = pod.status.as_ref().and_then(|s| s.pod_ip.clone());
+            let token = pass.ring.tokens.record.get(name);
+            if controller_uid(&pod.metadata) == Some(uid)
+                && let (Some(address), Some(token)) = (address, token)
+            {
+                peers.push(Peer {
+                    host: pass.cluster.host(name),
+                    address: Some(address),
+                    port: PORT_PEER,
+                    datacenter: pass.cluster.spec.datacenter.clone(),
+                    rack: rack.clone(),
+                    token: *token,
+                });
+            }
+        }
+    }
+    peers
+}
