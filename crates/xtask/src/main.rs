@@ -2,6 +2,7 @@
 
 mod cluster;
 mod crds;
+mod demo;
 mod image;
 mod process;
 mod stage;
@@ -33,6 +34,8 @@ enum Command {
     Tidy,
     /// Runs every check and test suite that this machine can.
     Test(suite::Arguments),
+    /// From nothing to a three-zone ring that serves, with a proof that it does.
+    Demo(demo::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -53,5 +56,6 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Crds => crds::run(),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => suite::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
     }
 }

@@ -130,6 +130,11 @@ pub(crate) fn reference(name: &str) -> Option<String> {
     records().get(name)?.references.first().cloned()
 }
 
+/// The digest of the image `name`, once it was built.
+pub(crate) fn digest(name: &str) -> Option<String> {
+    Some(record(name)?.digest)
+}
+
 /// Where image archives are written.
 fn directory() -> PathBuf {
     workspace::target().join("images")
