@@ -78,6 +78,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+# A StatefulSet that cannot create its pods says why in Events only.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end }}
 
 {{- define "dynomite-operator.subjects" -}}
