@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
+
 /// The root of the checkout this xtask was built from.
 pub(crate) fn root() -> PathBuf {
     // `cargo run` sets the variable to the checkout at hand; the constant serves a binary that
@@ -20,6 +22,14 @@ pub(crate) fn target() -> PathBuf {
         Some(directory) => root().join(directory),
         None => root().join("target"),
     }
+}
+
+/// This program, to be started again.
+pub(crate) fn xtask() -> Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    // Linux says this when a build has replaced the file meanwhile: the new one serves as well.
+    let name = path.to_string_lossy();
+    Ok(PathBuf::from(name.trim_end_matches(" (deleted)")))
 }
 
 /// What is downloaded or built once for all checkouts of this user.

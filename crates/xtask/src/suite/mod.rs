@@ -270,7 +270,7 @@ fn environment(
         ("DYNOMITE_E2E_OPERATOR_IMAGE", image::OURS.into()),
         ("DYNOMITE_E2E_ENGINE_IMAGE", engine.into()),
         ("DYNOMITE_E2E_STORE_IMAGE", store.into()),
-        ("DYNOMITE_E2E_XTASK", std::env::current_exe()?.into()),
+        ("DYNOMITE_E2E_XTASK", workspace::xtask()?.into()),
         ("DYNOMITE_E2E_ROOT", workspace::root().into()),
         // The fault hooks of xtask find the cluster by it.
         ("DYNOMITE_CLUSTER", arguments.cluster.name.clone().into()),
@@ -299,7 +299,7 @@ fn clippy(stage: &Stage) -> Result<()> {
 /// Ends the cluster by our own command line.
 fn down(options: &cluster::Options, stage: &Stage) -> Result<()> {
     process::run(
-        Command::new(std::env::current_exe()?).args(["cluster", "--name", &options.name, "down"]),
+        Command::new(workspace::xtask()?).args(["cluster", "--name", &options.name, "down"]),
         stage,
     )
     .map(drop)
