@@ -22,7 +22,7 @@ const STANDBY_LIMIT: Duration = Duration::from_secs(1);
 const ENGINE_GRACE: Duration = Duration::from_secs(3);
 /// What the store gets to save its data; its launcher shortens it to what is
 /// left of the pod's own grace.
-const STORE_GRACE: Duration = Duration::from_secs(120);
+const STORE_GRACE: Duration = Duration::from_mins(2);
 
 impl Lifecycle {
     /// The node was told to leave; `exit` ends the sidecar too.

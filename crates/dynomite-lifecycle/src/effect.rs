@@ -10,8 +10,10 @@ use crate::record::Record;
 /// Something to do at once and in order, without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Write the configuration of a process from the desired document.
-    Render(ProcessName),
+    /// Write the configurations of both processes from the desired document;
+    /// answered by [`Rendered`](crate::Event::Rendered). The processes read them
+    /// only when they start.
+    Render,
     /// Have the launcher start the process.
     Start(ProcessName),
     /// Have the launcher stop the process: SIGTERM, and SIGKILL after `grace`.

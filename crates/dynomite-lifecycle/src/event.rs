@@ -174,6 +174,8 @@ pub enum Event {
     Donor(OrderId, DonorSight),
     /// An order failed.
     Failed(OrderId, String),
+    /// The configurations were written, or why they cannot be.
+    Rendered(Result<(), String>),
     /// The donor's sidecar refused the replication, or could not be reached.
     DonorRefused {
         /// The donor's node name.

@@ -27,9 +27,9 @@ impl Lifecycle {
         }
         let incarnation = incarnation.to_owned();
         self.store_ended(now);
-        self.record.store = self.desired.as_ref().map(|desired| Started {
+        self.record.store = self.files.as_ref().map(|(settings, _)| Started {
             incarnation,
-            settings: desired.store.clone(),
+            settings: settings.clone(),
         });
         self.record.live.clear();
         self.refused_settings.clear();
@@ -64,9 +64,9 @@ impl Lifecycle {
         let incarnation = incarnation.to_owned();
         self.engine.forget();
         self.consistency = None;
-        self.record.engine = self.desired.as_ref().map(|desired| Started {
+        self.record.engine = self.files.as_ref().map(|(_, settings)| Started {
             incarnation,
-            settings: desired.engine.clone(),
+            settings: settings.clone(),
         });
         self.save();
     }

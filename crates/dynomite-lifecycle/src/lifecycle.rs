@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dynomite_api::contract::{Consistency, Donor, EngineState, NodeDesired};
+use dynomite_api::contract::{
+    Consistency, Donor, EngineSettings, EngineState, NodeDesired, StoreSettings,
+};
 use jiff::Timestamp;
 
 use crate::effect::{Addressee, Effect, Note, Order};
@@ -34,8 +36,6 @@ pub struct Beginning {
     pub record: Record,
     /// Whether the store's socket lies at the path the engine knows.
     pub exposed: bool,
-    /// Which settings of the store are the sidecar's own and never set live.
-    pub reserved: fn(&str) -> bool,
 }
 
 /// One node's life. See the crate's page for its states.
@@ -43,7 +43,6 @@ pub struct Beginning {
 pub struct Lifecycle {
     pub(crate) pod_uid: String,
     pub(crate) desired: Option<Box<NodeDesired>>,
-    pub(crate) reserved: fn(&str) -> bool,
     pub(crate) state: State,
     pub(crate) store_process: Process,
     pub(crate) engine_process: Process,
@@ -61,7 +60,12 @@ pub struct Lifecycle {
     /// Settings the running store did not take, with the value it refused.
     pub(crate) refused_settings: std::collections::BTreeMap<String, String>,
     pub(crate) withdrawal: Withdrawal,
-    pub(crate) rendered: bool,
+    /// What the files of the processes were made from, once they were made.
+    pub(crate) files: Option<(StoreSettings, EngineSettings)>,
+    /// Whether the files of the document that is held were asked for.
+    render_asked: bool,
+    /// Why they could not be made; those made before stay.
+    pub(crate) invalid: Option<String>,
     pub(crate) effects: Vec<Effect>,
 }
 
@@ -71,7 +75,6 @@ impl Lifecycle {
         Self {
             pod_uid: beginning.pod_uid,
             desired: beginning.desired.map(Box::new),
-            reserved: beginning.reserved,
             state: State::Unproven,
             store_process: Process::new(ProcessName::Store),
             engine_process: Process::new(ProcessName::Engine),
@@ -86,7 +89,9 @@ impl Lifecycle {
             consistency: None,
             refused_settings: std::collections::BTreeMap::new(),
             withdrawal: Withdrawal::default(),
-            rendered: false,
+            files: None,
+            render_asked: false,
+            invalid: None,
             effects: Vec::new(),
         }
     }
@@ -132,6 +137,7 @@ impl Lifecycle {
                     self.failed(now, &order, why);
                 }
             }
+            Event::Rendered(outcome) => self.rendered(outcome),
             Event::DonorRefused { donor, why } => self.donor_refused(now, &donor, &why),
             Event::NotReadySeen => self.withdrawal.seen(),
             Event::Terminate => self.begin_drain(now, true),
@@ -141,6 +147,7 @@ impl Lifecycle {
 
     fn take_desired(&mut self, now: Timestamp, desired: Box<NodeDesired>) {
         let before = self.desired.replace(desired);
+        self.render_asked = false;
         let (Some(before), Some(after)) = (before, &self.desired) else {
             return;
         };
@@ -156,6 +163,21 @@ impl Lifecycle {
             }
             self.forget_used_grant();
         }
+    }
+
+    fn rendered(&mut self, outcome: Result<(), String>) {
+        self.invalid = outcome.err();
+        if let Some(why) = &self.invalid {
+            self.note(true, reason::SETTINGS_INVALID, why.clone());
+        } else if let Some(desired) = &self.desired {
+            self.files = Some((desired.store.clone(), desired.engine.clone()));
+        }
+    }
+
+    /// Whether the files of the processes are there, so that their containers
+    /// may start.
+    pub fn is_prepared(&self) -> bool {
+        self.files.is_some()
     }
 
     fn process_spoke(&mut self, now: Timestamp, name: ProcessName, event: ProcessEvent) {
@@ -291,11 +313,6 @@ impl Lifecycle {
         {
             return;
         }
-        if !self.rendered {
-            self.rendered = true;
-            self.effects.push(Effect::Render(ProcessName::Store));
-            self.effects.push(Effect::Render(ProcessName::Engine));
-        }
         let effects = self.store_process.keep_up(now);
         self.effects.extend(effects);
         let effects = self.engine_process.keep_up(now);
@@ -312,11 +329,10 @@ impl Lifecycle {
         match &self.state {
             State::Unproven => self.decide(now),
             State::WarmUp(_) => self.warm_up(now),
-            State::Recording { .. } => None,
             State::Opening { .. } => self.open(now),
             State::Open { .. } => self.stay_open(now),
             State::Draining(_) => self.drain(now),
-            State::Stopped { .. } => None,
+            State::Recording { .. } | State::Stopped { .. } => None,
         }
     }
 
@@ -426,6 +442,32 @@ impl Lifecycle {
             State::Unproven if self.failure.is_some() => IDLE,
             _ => BUSY,
         }
+    }
+
+    /// Whether a peer may begin to copy this node; `Err` says why not.
+    pub fn may_be_copied(
+        &self,
+        now: Timestamp,
+        cluster_uid: &str,
+        token: dynomite_api::Token,
+    ) -> Result<(), String> {
+        let Some(desired) = &self.desired else {
+            return Err("this node has no desired document".to_owned());
+        };
+        if desired.cluster.uid != cluster_uid {
+            return Err(format!(
+                "this node belongs to cluster {:?}",
+                desired.cluster.uid
+            ));
+        }
+        if desired.node.token != token {
+            return Err(format!("this node has token {}", desired.node.token));
+        }
+        if !desired.serve {
+            return Err("this node does not serve".to_owned());
+        }
+        self.is_healthy(now)
+            .map_err(|(reason, message)| format!("this node does not serve: {reason}: {message}"))
     }
 
     /// Whether `PING` should be sent through the engine's client port: while

@@ -97,7 +97,12 @@ impl Lifecycle {
 
     fn open_position(&self, now: Timestamp) -> (NodePhase, Why, Option<Awaiting>) {
         match self.readiness(now) {
-            Ok(()) => (NodePhase::Serving, ("", String::new()), None),
+            Ok(()) => {
+                let why = self.invalid.as_ref().map_or(("", String::new()), |why| {
+                    (reason::SETTINGS_INVALID, why.clone())
+                });
+                (NodePhase::Serving, why, None)
+            }
             Err(why) if why.0 == reason::AWAITING_SERVE => {
                 (NodePhase::Held, why, Some(Awaiting::Serve))
             }
@@ -133,6 +138,10 @@ impl Lifecycle {
             let why = (reason::AWAITING_DESIRED, message);
             return (NodePhase::Starting, why, Some(Awaiting::Desired));
         };
+        if let (None, Some(why)) = (&self.files, &self.invalid) {
+            let why = (reason::SETTINGS_INVALID, why.clone());
+            return (NodePhase::Failed, why, None);
+        }
         if !self.store_process.is_up() {
             return process_position(&self.store_process);
         }

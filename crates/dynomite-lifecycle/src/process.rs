@@ -26,7 +26,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause between restarts.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// A process that ran this long has recovered: its next restart comes at once.
-const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 /// A launcher that has not answered a start by then is asked again.
 const START_LIMIT: Duration = Duration::from_secs(10);
 /// What a launcher gets on top of the grace before a stop is asked for again.
@@ -153,7 +153,7 @@ impl Process {
             return Vec::new();
         }
         self.state = State::Starting { since: now };
-        vec![Effect::Render(self.name), Effect::Start(self.name)]
+        vec![Effect::Start(self.name)]
     }
 
     /// What has to be done so that the process ends; `None` once it has.
@@ -287,17 +287,17 @@ mod tests {
     fn it_restarts_at_once_and_a_healthy_minute_forgives() {
         let mut process = Process::new(ProcessName::Store);
         process.absorb(at(0), ProcessEvent::LauncherUp { running: false });
-        assert_eq!(process.keep_up(at(0)).len(), 2);
+        assert_eq!(process.keep_up(at(0)).len(), 1);
         assert_eq!(process.absorb(at(1), started("a")), Change::Started);
         assert_eq!(process.absorb(at(2), exited()), Change::Ended);
-        assert_eq!(process.keep_up(at(2)).len(), 2, "at once");
+        assert_eq!(process.keep_up(at(2)).len(), 1, "at once");
         process.absorb(at(3), started("b"));
         process.absorb(at(4), exited());
         assert!(process.keep_up(at(5)).is_empty(), "the second waits");
-        assert_eq!(process.keep_up(at(104)).len(), 2);
+        assert_eq!(process.keep_up(at(104)).len(), 1);
         process.absorb(at(105), started("c"));
         process.absorb(at(105 + 60_000), exited());
-        assert_eq!(process.keep_up(at(105 + 60_000)).len(), 2);
+        assert_eq!(process.keep_up(at(105 + 60_000)).len(), 1);
     }
 
     #[test]

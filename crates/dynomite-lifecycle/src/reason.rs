@@ -58,6 +58,8 @@ pub const WITHDRAWAL_UNSEEN: &str = "WithdrawalUnseen";
 pub const TERMINATING: &str = "Terminating";
 /// A setting was not taken.
 pub const SETTING_REFUSED: &str = "SettingRefused";
+/// The files of the processes cannot be made from the desired document.
+pub const SETTINGS_INVALID: &str = "SettingsInvalid";
 /// The data was proven.
 pub const PROVEN: &str = "Proven";
 /// The node gets client traffic.

@@ -129,12 +129,11 @@ impl Lifecycle {
             }
         }
         match copy.step.clone() {
-            Step::Connect => self.ask(now, Order::ReadDonor),
+            Step::Connect | Step::First { .. } => self.ask(now, Order::ReadDonor),
             Step::Attach => self.ask(now, Order::CopyDonor),
             Step::Copy => self.watch_copy(now, copy),
             Step::Follow { read_at, .. } => self.follow(now, copy, read_at),
             Step::Hold { until } => self.hold_writes(now, until),
-            Step::First { .. } => self.ask(now, Order::ReadDonor),
             Step::Second { read_at, .. } if read_at <= now => self.ask(now, Order::ReadDonor),
             Step::Second { .. } => Turn::Stay,
             Step::Reach { until, target } => self.reach(copy, until, target),
