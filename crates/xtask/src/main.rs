@@ -4,6 +4,7 @@ mod cluster;
 mod crds;
 mod demo;
 mod image;
+mod manifests;
 mod process;
 mod stage;
 mod suite;
@@ -30,6 +31,8 @@ enum Command {
     Images(image::Arguments),
     /// Writes the custom resource definitions from their Rust types.
     Crds,
+    /// Writes the plain manifests from the chart.
+    Manifests,
     /// Checks what compiler and clippy cannot: dependencies, banned calls, generated files, links.
     Tidy,
     /// Runs every check and test suite that this machine can.
@@ -54,6 +57,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Cluster(command) => cluster::run(command),
         Command::Images(arguments) => image::run(&arguments),
         Command::Crds => crds::run(),
+        Command::Manifests => manifests::run(),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => suite::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),

@@ -1,12 +1,12 @@
 //! The charts, checked by helm without a cluster.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::stage::Stage;
-use crate::{process, workspace};
+use crate::{manifests, process, workspace};
 
 /// Value files of a chart that its rendering is tried with, beside the defaults.
 const CASES: &str = "ci";
@@ -25,7 +25,7 @@ pub(crate) fn all() -> Vec<PathBuf> {
 }
 
 /// Lints each chart and renders it with its defaults and every file in its `ci` directory.
-pub(crate) fn check(helm: &PathBuf, charts: &[PathBuf], stage: &Stage) -> Result<()> {
+pub(crate) fn check(helm: &Path, charts: &[PathBuf], stage: &Stage) -> Result<()> {
     for chart in charts {
         process::run(
             Command::new(helm).args(["lint", "--strict"]).arg(chart),
@@ -50,5 +50,10 @@ pub(crate) fn check(helm: &PathBuf, charts: &[PathBuf], stage: &Stage) -> Result
             );
         }
     }
+    let present = std::fs::read_to_string(manifests::path()).unwrap_or_default();
+    ensure!(
+        present == manifests::generate(helm)?,
+        "deploy/operator.yaml is not up to date: run `cargo xtask manifests`"
+    );
     Ok(())
 }
