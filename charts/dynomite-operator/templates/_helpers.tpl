@@ -67,10 +67,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 # Pods and claims are made by the StatefulSets.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [list, watch, patch, delete]
 # By name only: what it may not list it cannot go looking for.
 - apiGroups: [""]
   resources: [secrets]
