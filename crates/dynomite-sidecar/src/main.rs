@@ -1,5 +1,8 @@
 //! The hand in every pod: `launch` holds one process, `run` lives the node's life.
 
+#[cfg(test)]
+mod fixture;
+mod http;
 mod launch;
 mod plain;
 mod render;

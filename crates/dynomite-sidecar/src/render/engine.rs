@@ -202,8 +202,8 @@ mod tests {
     use dynomite_protocol::config::{Config, Endpoint, SeedProvider};
     use proptest::prelude::*;
 
-    use super::super::fixture::{desired, site};
     use super::*;
+    use crate::fixture::{desired, site};
 
     #[test]
     fn the_file_says_what_netflix_engine_reads() {

@@ -300,8 +300,8 @@ mod tests {
     use dynomite_api::contract::StoreSettings;
     use proptest::prelude::*;
 
-    use super::super::fixture::{desired, site};
     use super::*;
+    use crate::fixture::{desired, site};
 
     fn with(persistence: Persistence, settings: &[(&str, &str)]) -> Result<String, RenderError> {
         let mut desired = desired();

@@ -1,1 +1,124 @@
-//! Placeholder.
+//! The loopback port at which the local store finds its donor during a warm-up.
+//!
+//! The store is told `REPLICAOF 127.0.0.1 22122` and nothing else: which donor
+//! that is, the tunnel takes from the [`View`], and only a donor of the ring
+//! map in the desired document counts. While no warm-up is on, connections are
+//! closed at once; when it ends or the donor changes, its streams are cut.
+
+mod pipe;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use dynomite_api::contract::Donor;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use crate::http::Door;
+use crate::secure::Client;
+use crate::shared::{Input, ReplicationAsk, View};
+
+pub(crate) use pipe::pipe;
+
+/// Connections at a time: the store's replication link, its predecessor that
+/// is not closed yet, and the sidecar's own questions to the donor.
+const CONNECTIONS: usize = 8;
+
+/// Bytes of replication since the sidecar began.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// From donors to this node's store.
+    pub(crate) received: AtomicU64,
+    /// From this node's store to peers.
+    pub(crate) sent: AtomicU64,
+}
+
+/// The tunnel; clones share its counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Tunnel {
+    client: Client,
+    inputs: mpsc::Sender<Input>,
+    view: watch::Receiver<View>,
+    traffic: Arc<Traffic>,
+}
+
+impl Tunnel {
+    /// A tunnel that tells the driver through `inputs` when a donor refuses.
+    pub(crate) fn new(
+        client: Client,
+        inputs: mpsc::Sender<Input>,
+        view: watch::Receiver<View>,
+        traffic: Arc<Traffic>,
+    ) -> Self {
+        Self {
+            client,
+            inputs,
+            view,
+            traffic,
+        }
+    }
+
+    /// Serves for as long as the task lives; `listener` must be on loopback.
+    pub(crate) async fn run(self, listener: TcpListener) {
+        let door = Door::new(listener, CONNECTIONS);
+        loop {
+            let (stream, _, permit) = door.next().await;
+            let tunnel = self.clone();
+            tokio::spawn(async move {
+                tunnel.connection(stream).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connection(self, local: TcpStream) {
+        let wanted = wanted(&self.view.borrow());
+        let Some((donor, ask)) = wanted else {
+            return;
+        };
+        let _ = local.set_nodelay(true);
+        let mut view = self.view.clone();
+        tokio::select! {
+            () = self.carry(local, &donor, &ask) => {}
+            // An error means that the driver is gone, and the node with it.
+            _ = view.wait_for(|view| !view.donor.as_ref().is_some_and(|now| same(now, &donor))) => {
+                tracing::info!(donor = donor.name, "the stream from the donor was cut");
+            }
+        }
+    }
+
+    async fn carry(&self, local: TcpStream, donor: &Donor, ask: &ReplicationAsk) {
+        let stream = match self.client.replicate(donor, ask).await {
+            Ok(stream) => stream,
+            Err(why) => {
+                let donor = donor.name.clone();
+                tracing::warn!(donor, why, "no stream from the donor");
+                let _ = self.inputs.send(Input::DonorRefused { donor, why }).await;
+                return;
+            }
+        };
+        if let Err(error) = pipe(stream, local, &self.traffic.received).await {
+            tracing::debug!(donor = donor.name, %error, "the stream from the donor ended");
+        }
+    }
+}
+
+/// Whom to connect to now, and as whom: nobody but the donor of the warm-up
+/// that is on, and only while the ring map knows it.
+fn wanted(view: &View) -> Option<(Donor, ReplicationAsk)> {
+    let desired = view.desired.as_deref()?;
+    let wanted = view.donor.as_ref()?;
+    // The map's entry, because it has the newest address.
+    let donor = desired.donors.iter().find(|donor| same(donor, wanted))?;
+    let ask = ReplicationAsk {
+        node: desired.node.name.clone(),
+        cluster_uid: desired.cluster.uid.clone(),
+        token: desired.node.token,
+    };
+    Some((donor.clone(), ask))
+}
+
+/// Whether two entries mean one node, wherever it is reached.
+fn same(one: &Donor, other: &Donor) -> bool {
+    (&one.name, &one.host) == (&other.name, &other.host)
+}

@@ -1,0 +1,367 @@
+//! The server of the mutual-TLS port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dynomite_api::Token;
+use dynomite_api::contract::{
+    NodeDesired, NodeReport, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, UPGRADE_REPLICATION,
+};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
+use hyper::upgrade::OnUpgrade;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::credentials::Credentials;
+use super::identity::Identity;
+use super::{HEADER_CLUSTER, HEADER_DONOR, HEADER_NODE, HEADER_TOKEN};
+use crate::http::{self, Answer, Door, failure, wrong_method};
+use crate::shared::{Input, ReplicationAsk, View};
+use crate::tunnel::{Traffic, pipe};
+
+/// Connections at a time: the operator's, those of the peers of this token,
+/// and room for their successors.
+const CONNECTIONS: usize = 32;
+
+/// Copies of the store at a time; each costs the store a child process or a
+/// buffer, so more would only slow each other down.
+const STREAMS: usize = 4;
+
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the driver may take to answer.
+const DRIVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The largest desired document, bytes: a ring of some thousand nodes.
+const DESIRED_LIMIT: usize = 2 * 1024 * 1024;
+
+/// The longest value of one of our headers, bytes.
+const HEADER_LIMIT: usize = 253;
+
+/// Serves the mutual-TLS port; clones serve the same node.
+#[derive(Clone, Debug)]
+pub(crate) struct Server {
+    credentials: Credentials,
+    inputs: mpsc::Sender<Input>,
+    view: watch::Receiver<View>,
+    traffic: Arc<Traffic>,
+    streams: Arc<Semaphore>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    Desired,
+    Report,
+    Replication,
+}
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            PATH_DESIRED => Some(Self::Desired),
+            PATH_REPORT => Some(Self::Report),
+            PATH_REPLICATION => Some(Self::Replication),
+            _ => None,
+        }
+    }
+
+    fn method(self) -> Method {
+        match self {
+            Self::Desired => Method::PUT,
+            Self::Report | Self::Replication => Method::GET,
+        }
+    }
+
+    fn open_to(self, identity: &Identity) -> bool {
+        match self {
+            Self::Desired => *identity == Identity::Operator,
+            Self::Report => matches!(identity, Identity::Operator | Identity::Node),
+            Self::Replication => *identity == Identity::Node,
+        }
+    }
+}
+
+/// The answer 409: a report that also says why.
+#[derive(Serialize)]
+struct Conflict<'a> {
+    error: String,
+    remedy: &'a str,
+    #[serde(flatten)]
+    report: &'a NodeReport,
+}
+
+impl Server {
+    /// A server that asks the driver through `inputs` and counts its copies in `traffic`.
+    pub(crate) fn new(
+        credentials: Credentials,
+        inputs: mpsc::Sender<Input>,
+        view: watch::Receiver<View>,
+        traffic: Arc<Traffic>,
+    ) -> Self {
+        Self {
+            credentials,
+            inputs,
+            view,
+            traffic,
+            streams: Arc::new(Semaphore::new(STREAMS)),
+        }
+    }
+
+    /// Serves for as long as the task lives.
+    pub(crate) async fn run(self, listener: TcpListener) {
+        let door = Door::new(listener, CONNECTIONS);
+        loop {
+            let (stream, from, permit) = door.next().await;
+            let server = self.clone();
+            tokio::spawn(async move {
+                server.connection(stream, from).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connection(self, stream: TcpStream, from: SocketAddr) {
+        let Some(configs) = self.credentials.configs() else {
+            tracing::warn!(%from, "a connection came before there were certificates");
+            return;
+        };
+        // Reports are small and waited for.
+        let _ = stream.set_nodelay(true);
+        let accepting = TlsAcceptor::from(configs.server).accept(stream);
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::warn!(%from, %error, "a handshake was refused");
+                return;
+            }
+            Err(_) => {
+                tracing::warn!(%from, "a handshake did not end in time");
+                return;
+            }
+        };
+        let identity = identity(&stream);
+        http::serve(stream, |request| {
+            self.clone().request(request, identity.clone(), from)
+        })
+        .await;
+    }
+
+    async fn request(
+        self,
+        request: Request<Incoming>,
+        identity: Identity,
+        from: SocketAddr,
+    ) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let answer = self.answer(request, &identity).await;
+        let status = answer.status().as_u16();
+        if method == Method::GET && status == 200 {
+            // The operator asks every few seconds.
+            tracing::debug!(%identity, %from, %method, path, status, "answered");
+        } else {
+            tracing::info!(%identity, %from, %method, path, status, "answered");
+        }
+        answer
+    }
+
+    async fn answer(self, request: Request<Incoming>, identity: &Identity) -> Answer {
+        let Some(route) = Route::of(request.uri().path()) else {
+            let remedy = "ask for /v1/desired, /v1/report or /v1/replication";
+            return failure(StatusCode::NOT_FOUND, "no such path", remedy);
+        };
+        if !route.open_to(identity) {
+            return failure(
+                StatusCode::FORBIDDEN,
+                format!("a certificate with the common name {identity} does not open this path"),
+                "use the certificate that the operator made for this",
+            );
+        }
+        if request.method() != route.method() {
+            return wrong_method(&route.method());
+        }
+        match route {
+            Route::Desired => self.desired(request).await,
+            Route::Report => self.report(identity).await,
+            Route::Replication => self.replication(request).await,
+        }
+    }
+
+    async fn desired(self, request: Request<Incoming>) -> Answer {
+        let body = match http::body(request, DESIRED_LIMIT).await {
+            Ok(body) => body,
+            Err(answer) => return *answer,
+        };
+        let desired: NodeDesired = match serde_json::from_slice(&body) {
+            Ok(desired) => desired,
+            Err(error) => {
+                let remedy = "send a desired document of this version";
+                return failure(StatusCode::BAD_REQUEST, error.to_string(), remedy);
+            }
+        };
+        let asked = self.ask(|reply| Input::Desired(Box::new(desired), reply));
+        match asked.await {
+            Ok(Ok(report)) => http::json(StatusCode::OK, &report),
+            Ok(Err(refused)) => http::json(
+                StatusCode::CONFLICT,
+                &Conflict {
+                    error: refused.why.to_string(),
+                    remedy: "decide again from the report that comes with this answer",
+                    report: &refused.report,
+                },
+            ),
+            Err(answer) => *answer,
+        }
+    }
+
+    async fn report(self, identity: &Identity) -> Answer {
+        if *identity == Identity::Operator {
+            // A full queue means the driver has more urgent news; the next
+            // report will be asked for soon.
+            let _ = self.inputs.try_send(Input::OperatorHeard);
+        }
+        let report = self.view.borrow().report.clone();
+        http::json(StatusCode::OK, &report)
+    }
+
+    /// Asks the driver and waits for its answer.
+    async fn ask<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Result<T, Box<Answer>> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.inputs.send(input(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        match tokio::time::timeout(DRIVER_TIMEOUT, asked).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err("the sidecar is ending"),
+            Err(_) => Err("the sidecar did not decide in time"),
+        }
+        .map_err(|error| Box::new(failure(StatusCode::SERVICE_UNAVAILABLE, error, "try again")))
+    }
+
+    async fn replication(self, mut request: Request<Incoming>) -> Answer {
+        let refused = |status, error: String, remedy| failure(status, error, remedy);
+        let ask = match replication_ask(request.headers()) {
+            Ok(ask) => ask,
+            Err(error) => return refused(StatusCode::BAD_REQUEST, error, "ask as the nodes do"),
+        };
+        let own = self.view.borrow().report.node.clone();
+        let meant = header(request.headers(), HEADER_DONOR).unwrap_or_default();
+        if meant != own {
+            let error = format!("this is {own}, not {meant}");
+            let remedy = "look the donor's address up again";
+            return refused(StatusCode::CONFLICT, error, remedy);
+        }
+        let Ok(place) = self.streams.clone().try_acquire_owned() else {
+            let error = format!("{STREAMS} copies are under way already");
+            let remedy = "try another donor, or later";
+            return refused(StatusCode::SERVICE_UNAVAILABLE, error, remedy);
+        };
+        let granted = self.ask(|reply| Input::Replication(ask.clone(), reply));
+        match granted.await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => {
+                let remedy = "try another donor, or later";
+                return refused(StatusCode::CONFLICT, why, remedy);
+            }
+            Err(answer) => return *answer,
+        }
+        let socket = self.view.borrow().store_socket.clone();
+        let store = match UnixStream::connect(&socket).await {
+            Ok(store) => store,
+            Err(error) => {
+                let error = format!("the store at {} does not answer: {error}", socket.display());
+                let remedy = "try another donor, or later";
+                return refused(StatusCode::SERVICE_UNAVAILABLE, error, remedy);
+            }
+        };
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(self.donate(upgrade, store, ask, place));
+        switching(&own)
+    }
+
+    /// Copies bytes both ways until one end is done, or until what the store
+    /// has is no longer known to be whole.
+    async fn donate(
+        self,
+        upgrade: OnUpgrade,
+        store: UnixStream,
+        ask: ReplicationAsk,
+        place: OwnedSemaphorePermit,
+    ) {
+        let Ok(peer) = upgrade.await else {
+            return;
+        };
+        tracing::info!(node = ask.node, "copies this node's store");
+        let mut view = self.view.clone();
+        let sent = &self.traffic.sent;
+        let before = sent.load(Ordering::Relaxed);
+        let end = tokio::select! {
+            ended = pipe(store, TokioIo::new(peer), sent) => match ended {
+                Ok(()) => "closed by the peer".to_owned(),
+                Err(error) => error.to_string(),
+            },
+            _ = view.wait_for(|view| !view.donates) => "the data is not proven any more".to_owned(),
+        };
+        drop(place);
+        let bytes = sent.load(Ordering::Relaxed).wrapping_sub(before);
+        tracing::info!(
+            node = ask.node,
+            bytes,
+            end,
+            "the copy of this node's store ended"
+        );
+    }
+}
+
+fn identity(stream: &TlsStream<TcpStream>) -> Identity {
+    let (_, connection) = stream.get_ref();
+    connection
+        .peer_certificates()
+        .and_then(|chain| chain.first())
+        .map_or_else(|| Identity::Other(String::new()), Identity::of)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let value = headers.get(name)?.to_str().ok()?;
+    Some(value).filter(|value| !value.is_empty() && value.len() <= HEADER_LIMIT)
+}
+
+fn replication_ask(headers: &HeaderMap) -> Result<ReplicationAsk, String> {
+    let wanted = |name| header(headers, name).ok_or_else(|| format!("header {name} is missing"));
+    if !wanted("upgrade")?.eq_ignore_ascii_case(UPGRADE_REPLICATION) {
+        return Err(format!("header upgrade must be {UPGRADE_REPLICATION}"));
+    }
+    let token = wanted(HEADER_TOKEN)?;
+    Ok(ReplicationAsk {
+        node: wanted(HEADER_NODE)?.to_owned(),
+        cluster_uid: wanted(HEADER_CLUSTER)?.to_owned(),
+        token: token.parse::<Token>().map_err(|error| error.to_string())?,
+    })
+}
+
+fn switching(own: &str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::new()));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(UPGRADE_REPLICATION));
+    if let Ok(own) = HeaderValue::from_str(own) {
+        headers.insert(HeaderName::from_static(HEADER_DONOR), own);
+    }
+    answer
+}
