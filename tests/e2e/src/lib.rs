@@ -1,9 +1,15 @@
 //! What the end-to-end tests share: the cluster they run on, namespaces, waiting for conditions.
 
 pub mod cluster;
+pub mod load;
 pub mod namespace;
+pub mod operator;
+pub mod ring;
 pub mod wait;
 
 pub use cluster::{Cluster, Output};
+pub use load::{Load, Tally};
 pub use namespace::Namespace;
+pub use operator::Operator;
+pub use ring::Ring;
 pub use wait::wait_for;

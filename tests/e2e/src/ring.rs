@@ -1,0 +1,237 @@
+//! A ring under test: its manifest, its pods, its endpoints, what its status says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, variable};
+use crate::{Namespace, wait_for};
+
+/// How long a ring may take to become Ready.
+pub const READY_WITHIN: Duration = Duration::from_mins(2);
+
+/// A `DynomiteCluster` in a namespace of a test.
+#[derive(Debug)]
+pub struct Ring<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a Namespace,
+    /// Its name.
+    pub name: String,
+}
+
+impl<'a> Ring<'a> {
+    /// Applies one of `deploy/examples`, word for word.
+    pub fn example(cluster: &'a Cluster, namespace: &'a Namespace, file: &str) -> Result<Self> {
+        let path = PathBuf::from(variable("DYNOMITE_E2E_ROOT")?)
+            .join("deploy/examples")
+            .join(file);
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Self::manifest(cluster, namespace, &text)
+    }
+
+    /// Applies a manifest.
+    pub fn manifest(cluster: &'a Cluster, namespace: &'a Namespace, text: &str) -> Result<Self> {
+        let document: Value = serde_yaml::from_str(text)?;
+        let name = document["metadata"]["name"]
+            .as_str()
+            .context("the manifest has a name")?;
+        cluster.apply(&namespace.name, text)?;
+        Ok(Self {
+            cluster,
+            namespace,
+            name: name.to_owned(),
+        })
+    }
+
+    /// The namespace's name.
+    pub fn namespace(&self) -> &str {
+        &self.namespace.name
+    }
+
+    /// The resource as it is.
+    pub fn get(&self) -> Result<Value> {
+        self.cluster
+            .json(&["get", "dyn", &self.name, "-n", self.namespace()])
+    }
+
+    /// Lays a merge patch over the resource.
+    pub fn patch(&self, patch: &Value) -> Result<()> {
+        let patch = patch.to_string();
+        let args = [
+            "patch",
+            "dyn",
+            &self.name,
+            "-n",
+            self.namespace(),
+            "--type=merge",
+            "-p",
+            &patch,
+        ];
+        self.cluster.kubectl(&args).map(drop)
+    }
+
+    /// Waits as a user would, with `kubectl wait`; tells what the ring says when it is not Ready in time.
+    pub fn wait_ready(&self) -> Result<()> {
+        let limit = format!("--timeout={}s", READY_WITHIN.as_secs());
+        let ring = format!("dyn/{}", self.name);
+        let args = [
+            "wait",
+            "--for=condition=Ready",
+            &limit,
+            &ring,
+            "-n",
+            self.namespace(),
+        ];
+        let output = self.cluster.try_kubectl(&args, None)?;
+        if output.success {
+            return Ok(());
+        }
+        bail!("{}\n{}", output.stderr.trim(), self.describe())
+    }
+
+    /// Everything a person would look at first.
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for args in [
+            &["describe", "dyn", &self.name, "-n", self.namespace()][..],
+            &["get", "pods", "-o", "wide", "-n", self.namespace()][..],
+            &[
+                "get",
+                "events",
+                "-n",
+                self.namespace(),
+                "--sort-by=.lastTimestamp",
+            ][..],
+        ] {
+            let said = self.cluster.kubectl(args);
+            text += &said.unwrap_or_else(|error| format!("{error:#}"));
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The status of a condition: True, False, Unknown, or empty when it is not there.
+    pub fn condition(&self, kind: &str) -> Result<(String, String, String)> {
+        let ring = self.get()?;
+        let found = ring["status"]["conditions"]
+            .as_array()
+            .and_then(|list| list.iter().find(|c| c["type"] == kind));
+        let text = |field: &str| {
+            let value = found.and_then(|c| c[field].as_str());
+            value.unwrap_or_default().to_owned()
+        };
+        Ok((text("status"), text("reason"), text("message")))
+    }
+
+    /// Token by node name, as status has it.
+    pub fn tokens(&self) -> Result<BTreeMap<String, u64>> {
+        let ring = self.get()?;
+        let racks = ring["status"]["racks"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let nodes = racks
+            .iter()
+            .flat_map(|rack| rack["nodes"].as_array().cloned().unwrap_or_default());
+        Ok(nodes
+            .filter_map(|node| Some((node["name"].as_str()?.to_owned(), node["token"].as_u64()?)))
+            .collect())
+    }
+
+    /// The ring's pods.
+    pub fn pods(&self) -> Result<Vec<Value>> {
+        let selector = format!("app.kubernetes.io/instance={}", self.name);
+        let pods = self
+            .cluster
+            .json(&["get", "pods", "-n", self.namespace(), "-l", &selector])?;
+        Ok(pods["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// UID by pod name.
+    pub fn pod_uids(&self) -> Result<BTreeMap<String, String>> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(self
+            .pods()?
+            .iter()
+            .map(|pod| {
+                (
+                    text(&pod["metadata"]["name"]),
+                    text(&pod["metadata"]["uid"]),
+                )
+            })
+            .collect())
+    }
+
+    /// A pod's address.
+    pub fn address(&self, pod: &str) -> Result<String> {
+        let pod = self
+            .cluster
+            .json(&["get", "pod", pod, "-n", self.namespace()])?;
+        let address = pod["status"]["podIP"].as_str();
+        Ok(address.context("the pod has no address")?.to_owned())
+    }
+
+    /// Names of the pods that are ready endpoints of a Service.
+    pub fn endpoints(&self, service: &str) -> Result<Vec<String>> {
+        let selector = format!("kubernetes.io/service-name={service}");
+        let slices = self.cluster.json(&[
+            "get",
+            "endpointslices",
+            "-n",
+            self.namespace(),
+            "-l",
+            &selector,
+        ])?;
+        let slices = slices["items"].as_array().cloned().unwrap_or_default();
+        let mut names: Vec<String> = slices
+            .iter()
+            .flat_map(|slice| slice["endpoints"].as_array().cloned().unwrap_or_default())
+            .filter(|endpoint| endpoint["conditions"]["ready"] == true)
+            .filter_map(|endpoint| endpoint["targetRef"]["name"].as_str().map(str::to_owned))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Waits until a pod is, or is not, a ready endpoint of the ring's Service.
+    pub fn wait_endpoint(&self, pod: &str, there: bool, limit: Duration) -> Result<()> {
+        let what = format!(
+            "{pod} to be {} the endpoints",
+            if there { "among" } else { "gone from" }
+        );
+        wait_for(&what, limit, || {
+            let names = self.endpoints(&self.name)?;
+            let found = names.iter().any(|name| name == pod);
+            Ok(if found == there {
+                Ok(())
+            } else {
+                Err(format!("endpoints: {}", names.join(" ")))
+            })
+        })
+        .map_err(|error| error.context(self.describe()))
+    }
+
+    /// The host names of the racks' Services, with the client port.
+    pub fn rack_targets(&self) -> Result<Vec<String>> {
+        let ring = self.get()?;
+        let racks = ring["spec"]["racks"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        Ok(racks
+            .iter()
+            .filter_map(|rack| rack["name"].as_str())
+            .map(|rack| {
+                format!(
+                    "{}-{rack}.{}.svc.cluster.local:8102",
+                    self.name,
+                    self.namespace()
+                )
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,124 @@
+//! The main path: a manifest becomes a ring that serves, and says what a person needs to know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dynomite_api::Token;
+use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
+
+const KEYS: u64 = 10_000;
+
+#[test]
+fn three_zones_serve_what_one_rack_has_written() -> Result<()> {
+    let cluster = Cluster::from_env()?;
+    Operator::ensure(&cluster)?;
+    let namespace = Namespace::create(&cluster, "e2e-ring")?;
+    let begin = Instant::now();
+    let ring = Ring::example(&cluster, &namespace, "three-zones.yaml")?;
+    ring.wait_ready()?;
+    let took = begin.elapsed();
+    println!("from apply to Ready: {:.1} s", took.as_secs_f64());
+    ensure!(took < Duration::from_mins(1), "took {} s", took.as_secs());
+
+    check_tokens(&ring)?;
+    check_data(&ring)?;
+    check_words(&cluster, &ring)?;
+    check_tokens_survive(&cluster, &ring)
+}
+
+/// Six nodes; the formula's tokens, the same in every rack.
+fn check_tokens(ring: &Ring) -> Result<()> {
+    let tokens = ring.tokens()?;
+    let mut wanted = BTreeMap::new();
+    for rack in ["dc1-a", "dc1-b", "dc1-c"] {
+        for index in 0..2 {
+            let token = Token::evenly_spread(index, 2).context("two nodes")?;
+            wanted.insert(format!("ring-{rack}-{index}"), u64::from(token.0));
+        }
+    }
+    assert_eq!(tokens, wanted);
+    let pods = ring.pods()?;
+    assert_eq!(pods.len(), 6);
+    let nodes: BTreeSet<_> = pods
+        .iter()
+        .map(|pod| pod["spec"]["nodeName"].as_str())
+        .collect();
+    assert_eq!(nodes.len(), 3, "each rack in a zone of its own: {nodes:?}");
+    Ok(())
+}
+
+/// What is written through one rack is read through each.
+fn check_data(ring: &Ring) -> Result<()> {
+    let targets = ring.rack_targets()?;
+    let keys = KEYS.to_string();
+    let written = Load::run(&["fill", "--target", &targets[0], "--keys", &keys])?;
+    assert_eq!(written.acknowledged, KEYS);
+    for target in &targets {
+        let read = Load::run(&["verify", "--target", target, "--keys", &keys])?;
+        assert_eq!(
+            (read.right, read.wrong),
+            (KEYS, 0),
+            "through {target}: {read:?}"
+        );
+    }
+    Ok(())
+}
+
+/// `kubectl get` and `kubectl describe` answer what a person asks first.
+fn check_words(cluster: &Cluster, ring: &Ring) -> Result<()> {
+    let listed = cluster.kubectl(&["get", "dyn", &ring.name, "-n", ring.namespace()])?;
+    for word in ["True", "6/6", "3/3", "Ready"] {
+        assert!(listed.contains(word), "{word} is not in: {listed}");
+    }
+    let described = cluster.kubectl(&["describe", "dyn", &ring.name, "-n", ring.namespace()])?;
+    for word in [
+        "ring-dc1-a-0",
+        "1383429731",
+        "zone-a",
+        "Available",
+        "Headroom",
+    ] {
+        assert!(described.contains(word), "{word} is not in: {described}");
+    }
+    let endpoints = ring.endpoints(&ring.name)?;
+    assert_eq!(endpoints.len(), 6, "{endpoints:?}");
+    assert_eq!(
+        ring.endpoints("ring-dc1-b")?,
+        ["ring-dc1-b-0", "ring-dc1-b-1"]
+    );
+    Ok(())
+}
+
+/// Tokens outlive the status they are written in, and the resource itself.
+fn check_tokens_survive(cluster: &Cluster, ring: &Ring) -> Result<()> {
+    let before = ring.tokens()?;
+    let pods = ring.pod_uids()?;
+    let args = [
+        "patch",
+        "dyn",
+        &ring.name,
+        "-n",
+        ring.namespace(),
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        r#"{"status":null}"#,
+    ];
+    cluster.kubectl(&args)?;
+    wait_for(
+        "the status to be written again",
+        Duration::from_secs(30),
+        || {
+            let now = ring.tokens()?;
+            Ok(if now == before {
+                Ok(())
+            } else {
+                Err(format!("{now:?}"))
+            })
+        },
+    )?;
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?, pods, "no pod was restarted");
+    Ok(())
+}
