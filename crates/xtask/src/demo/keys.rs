@@ -22,6 +22,9 @@ const EXAMPLES: usize = 3;
 /// After how many answers the bar moves.
 const PROGRESS_EVERY: u32 = 250;
 
+/// How every value begins.
+const VALUE: &str = "value-";
+
 /// redis-cli in a pod of the ring, connected to the Service of one rack.
 pub(crate) struct Client<'cluster> {
     pub(crate) cluster: &'cluster Cluster,
@@ -101,7 +104,10 @@ impl Client<'_> {
                 self.host,
                 answers.len(),
                 keys.len(),
-                answers.last().map_or("", String::as_str),
+                answers
+                    .iter()
+                    .find(|answer| is_complaint(answer))
+                    .map_or("", String::as_str),
                 String::from_utf8_lossy(&end.stderr).trim()
             );
         }
@@ -122,13 +128,18 @@ impl Client<'_> {
     }
 }
 
+/// Whether redis-cli's line is neither an acknowledgement nor one of our values.
+fn is_complaint(answer: &str) -> bool {
+    !(answer.is_empty() || answer == "OK" || answer.starts_with(VALUE))
+}
+
 fn name(key: u32) -> String {
     format!("demo:{key}")
 }
 
 /// Different for every key, so that a mixed-up answer is seen.
 fn value(key: u32) -> String {
-    format!("value-{}", u64::from(key) * 2_654_435_761 % 4_294_967_291)
+    format!("{VALUE}{}", u64::from(key) * 2_654_435_761 % 4_294_967_291)
 }
 
 /// The keys whose answer is not the expected one, with their position.
