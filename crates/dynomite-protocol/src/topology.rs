@@ -122,6 +122,11 @@ impl<N: Copy> Topology<N> {
         &self.segments[number]
     }
 
+    /// How many segments there are.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
     /// The position of the own rack in [`Segment::local`].
     pub fn local_rack(&self) -> usize {
         self.local_rack

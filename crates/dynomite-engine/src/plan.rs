@@ -1,0 +1,407 @@
+//! What is to be done with a request: answered at once, or asked of whom, in how many parts.
+
+use bytes::{Bytes, BytesMut};
+use dynomite_protocol::consistency::Consistency;
+use dynomite_protocol::resp::{Request, write};
+use smallvec::{SmallVec, smallvec};
+
+use crate::command::{self, Access, Class, Command, Keys, Split};
+use crate::engine::Engine;
+use crate::error_text;
+use crate::job::{Merge, Part};
+use crate::now::Now;
+use crate::output::{LinkId, SessionId};
+use crate::rewrite;
+use crate::session::Role;
+use crate::verdict::{Question, Rule};
+
+/// What is to be done with a request.
+pub(crate) enum Plan {
+    /// This is the answer.
+    Answer(Bytes),
+    /// This is the last answer.
+    AnswerAndClose(Bytes),
+    /// Others must be asked.
+    Ask(Order),
+}
+
+/// Parts to ask, and how their answers become one.
+pub(crate) struct Order {
+    pub(crate) access: Access,
+    pub(crate) parts: SmallVec<[Part; 1]>,
+    pub(crate) merge: Merge,
+    /// For each part the segment of its keys, when other datacenters must get it too.
+    pub(crate) copies: SmallVec<[usize; 1]>,
+}
+
+/// From whom a request comes, as far as it matters for where it goes.
+#[derive(Clone, Copy)]
+struct Reach {
+    level: Consistency,
+    /// Other datacenters are told too.
+    abroad: bool,
+}
+
+fn error(text: &str) -> Plan {
+    Plan::Answer(write::error_reply(text))
+}
+
+fn fixed(text: &'static [u8]) -> Plan {
+    Plan::Answer(error_text::reply(text))
+}
+
+/// The command of a request, or the error for whoever sent it.
+fn command_of(request: &Request) -> Result<&'static Command, Plan> {
+    let Some(command) = command::lookup(request.arg(0)) else {
+        return Err(error(&unknown(request)));
+    };
+    if !command.accepts(request.len()) {
+        return Err(wrong_arity(command));
+    }
+    Ok(command)
+}
+
+fn wrong_arity(command: &Command) -> Plan {
+    error(&format!(
+        "ERR wrong number of arguments for '{}' command",
+        command.name
+    ))
+}
+
+/// Arguments a client sees again in an error.
+const SHOWN_ARGS: usize = 4;
+/// Characters of each.
+const SHOWN_CHARS: usize = 64;
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_CHARS)]).into_owned()
+}
+
+fn unknown(request: &Request) -> String {
+    let args: String = request
+        .args_from(1)
+        .take(SHOWN_ARGS)
+        .map(|arg| format!("'{}' ", shown(arg)))
+        .collect();
+    let name = shown(request.arg(0));
+    format!("ERR unknown command '{name}', with args beginning with: {args}")
+}
+
+impl Engine {
+    pub(crate) fn plan_for_client(&mut self, now: Now, id: SessionId, request: &Request) -> Plan {
+        let command = match command_of(request) {
+            Ok(command) => command,
+            Err(answer) => return answer,
+        };
+        match command.access {
+            Access::Read => self.counters.client_read_requests += 1,
+            Access::Write => self.counters.client_write_requests += 1,
+        }
+        match command.class {
+            Class::Own => return self.answer_own(id, command, request),
+            Class::Store => return Plan::Ask(store_only(command, request)),
+            _ => {}
+        }
+        let own_level = match self.sessions.get(id).map(|session| &session.role) {
+            Some(Role::Client(client)) => client.consistency,
+            _ => None,
+        };
+        let ring_level = match command.access {
+            Access::Read => self.read_level,
+            Access::Write => self.write_level,
+        };
+        let reach = Reach {
+            level: own_level.unwrap_or(ring_level),
+            abroad: true,
+        };
+        self.plan_by_keys(now, command, request, reach)
+    }
+
+    /// A node of another datacenter wants this done in ours.
+    pub(crate) fn plan_for_forward(&mut self, now: Now, request: &Request) -> Plan {
+        let command = match command_of(request) {
+            Ok(command) => command,
+            Err(answer) => return answer,
+        };
+        if matches!(command.class, Class::Store | Class::Own) {
+            return Self::plan_for_peer(request);
+        }
+        let reach = Reach {
+            level: Consistency::DcOne,
+            abroad: false,
+        };
+        self.plan_by_keys(now, command, request, reach)
+    }
+
+    /// A coordinator has decided that this is to be done here, whoever owns the keys.
+    pub(crate) fn plan_for_peer(request: &Request) -> Plan {
+        let command = match command_of(request) {
+            Ok(command) => command,
+            Err(answer) => return answer,
+        };
+        match command.class {
+            Class::Refused(reason) => error(&reason.text(command.name)),
+            Class::Own => error(&unknown(request)),
+            _ => Plan::Ask(store_only(command, request)),
+        }
+    }
+
+    fn plan_by_keys(
+        &mut self,
+        now: Now,
+        command: &'static Command,
+        request: &Request,
+        reach: Reach,
+    ) -> Plan {
+        if let Class::Refused(reason) = command.class {
+            return error(&reason.text(command.name));
+        }
+        if !self.topology_known {
+            return fixed(error_text::STATE);
+        }
+        let rewritten = if self.settings.deterministic_writes {
+            rewrite::deterministic(command.name, request, now, &mut self.stream_clock)
+        } else {
+            None
+        };
+        let request = rewritten.as_ref().unwrap_or(request);
+        match command.class {
+            Class::Keyed(keys) => self.plan_keyed(command, keys, request, reach),
+            Class::Script => self.plan_script(command, request, reach),
+            Class::Split(split) => self.plan_split(command, split, request, reach),
+            Class::Everywhere => Plan::Ask(self.order_everywhere(command, request)),
+            Class::Store | Class::Own | Class::Refused(_) => error(&unknown(request)),
+        }
+    }
+
+    fn plan_keyed(
+        &mut self,
+        command: &'static Command,
+        keys: Keys,
+        request: &Request,
+        reach: Reach,
+    ) -> Plan {
+        let Some(found) = command::keys_of(keys, request) else {
+            return error("ERR syntax error");
+        };
+        if keys == Keys::Pairs && request.len() % 2 == 0 {
+            return wrong_arity(command);
+        }
+        if keys == Keys::Streams && has_word(request, b"block") {
+            return error(&command::Refusal::Blocking.text("XREAD BLOCK"));
+        }
+        match self.common_segment(request, &found) {
+            Ok(Some(segment)) => Plan::Ask(self.order_one(command, request, segment, reach)),
+            Ok(None) => fixed(error_text::CROSS_SLOT),
+            Err(answer) => answer,
+        }
+    }
+
+    fn plan_script(&mut self, command: &'static Command, request: &Request, reach: Reach) -> Plan {
+        if request.number(2) == Some(0) {
+            return error("ERR Dynomite: A script needs at least one key, to know where to run");
+        }
+        let Some(found) = command::keys_of(Keys::Counted(2), request) else {
+            return error("ERR Number of keys can't be greater than number of args");
+        };
+        match self.common_segment(request, &found) {
+            Ok(Some(segment)) => Plan::Ask(self.order_one(command, request, segment, reach)),
+            Ok(None) => fixed(error_text::SCRIPT_SPANS),
+            Err(answer) => answer,
+        }
+    }
+
+    /// The segment that holds all these keys, if one does.
+    fn common_segment(&self, request: &Request, keys: &[usize]) -> Result<Option<usize>, Plan> {
+        let mut common = None;
+        for &at in keys {
+            let segment = self.segment_of(request.arg(at))?;
+            if *common.get_or_insert(segment) != segment {
+                return Ok(None);
+            }
+        }
+        Ok(common)
+    }
+
+    fn segment_of(&self, key: &[u8]) -> Result<usize, Plan> {
+        if key.is_empty() {
+            return Err(fixed(error_text::EMPTY_KEY));
+        }
+        Ok(self.topology.segment_of(self.settings.placement.token(key)))
+    }
+
+    fn part(&self, command: &Command, payload: Bytes, segment: usize, reach: Reach) -> Part {
+        let question = Question {
+            rule: Rule::Level(reach.level),
+            access: command.access,
+            own: self.topology.local_rack(),
+            unordered: command.unordered,
+        };
+        let targets = SmallVec::from_slice(&self.topology.segment(segment).local);
+        Part::new(payload, question, targets)
+    }
+
+    fn order_one(
+        &self,
+        command: &Command,
+        request: &Request,
+        segment: usize,
+        reach: Reach,
+    ) -> Order {
+        Order {
+            access: command.access,
+            parts: smallvec![self.part(command, request.raw().clone(), segment, reach)],
+            merge: Merge::Only,
+            copies: copies(command, reach, &[segment]),
+        }
+    }
+
+    /// Cuts a request by the segments of its keys; one whose keys share a segment stays whole.
+    fn plan_split(
+        &mut self,
+        command: &'static Command,
+        split: Split,
+        request: &Request,
+        reach: Reach,
+    ) -> Plan {
+        let step = if split == Split::Pairs { 2 } else { 1 };
+        if (request.len() - 1) % step != 0 {
+            return wrong_arity(command);
+        }
+        // Which segments occur, in the order of their first key, and for each key which of them.
+        let mut segments: SmallVec<[usize; 1]> = SmallVec::new();
+        let mut place_of_segment = vec![u32::MAX; self.topology.segments()];
+        let mut places: Vec<u32> = Vec::new();
+        for at in (1..request.len()).step_by(step) {
+            let segment = match self.segment_of(request.arg(at)) {
+                Ok(segment) => segment,
+                Err(answer) => return answer,
+            };
+            let place = &mut place_of_segment[segment];
+            if *place == u32::MAX {
+                *place = u32::try_from(segments.len()).unwrap_or(u32::MAX);
+                segments.push(segment);
+            }
+            places.push(*place);
+        }
+        if let [segment] = segments[..] {
+            return Plan::Ask(self.order_one(command, request, segment, reach));
+        }
+        self.counters.fragments += segments.len() as u64;
+        let parts = fragments(command.name, request, step, &places, segments.len())
+            .into_iter()
+            .zip(&segments)
+            .map(|(payload, &segment)| self.part(command, payload, segment, reach))
+            .collect();
+        let merge = match split {
+            Split::Array => Merge::Array(elements(&places, segments.len())),
+            Split::Sum => Merge::Sum,
+            Split::Pairs => Merge::AllOk,
+        };
+        Plan::Ask(Order {
+            access: command.access,
+            parts,
+            merge,
+            copies: copies(command, reach, &segments),
+        })
+    }
+
+    fn order_everywhere(&self, command: &Command, request: &Request) -> Order {
+        let targets: SmallVec<[LinkId; 3]> = self.topology.nodes().collect();
+        let own = targets.iter().position(|&target| target == LinkId::STORE);
+        let question = Question {
+            rule: Rule::Everyone,
+            access: command.access,
+            own: own.unwrap_or(0),
+            unordered: false,
+        };
+        Order {
+            access: command.access,
+            parts: smallvec![Part::new(request.raw().clone(), question, targets)],
+            merge: Merge::Only,
+            copies: SmallVec::new(),
+        }
+    }
+}
+
+fn has_word(request: &Request, word: &[u8]) -> bool {
+    // Behind STREAMS stand names, which may be anything.
+    request
+        .args_from(1)
+        .take_while(|arg| !arg.eq_ignore_ascii_case(b"streams"))
+        .any(|arg| arg.eq_ignore_ascii_case(word))
+}
+
+fn copies(command: &Command, reach: Reach, segments: &[usize]) -> SmallVec<[usize; 1]> {
+    if reach.abroad && command.access == Access::Write {
+        SmallVec::from_slice(segments)
+    } else {
+        SmallVec::new()
+    }
+}
+
+/// An order for the own store alone.
+fn store_only(command: &Command, request: &Request) -> Order {
+    let question = Question {
+        rule: Rule::Level(Consistency::DcOne),
+        access: command.access,
+        own: 0,
+        unordered: command.unordered,
+    };
+    Order {
+        access: command.access,
+        parts: smallvec![Part::new(
+            request.raw().clone(),
+            question,
+            smallvec![LinkId::STORE]
+        )],
+        merge: Merge::Only,
+        copies: SmallVec::new(),
+    }
+}
+
+/// The requests of the parts: each the name in lower case, as Netflix's engine writes it, and its
+/// share of the arguments.
+fn fragments(
+    name: &str,
+    request: &Request,
+    step: usize,
+    places: &[u32],
+    parts: usize,
+) -> Vec<Bytes> {
+    let mut keys = vec![0_usize; parts];
+    for place in places {
+        keys[*place as usize] += 1;
+    }
+    let mut out: Vec<BytesMut> = keys
+        .iter()
+        .map(|count| {
+            let mut out = BytesMut::new();
+            write::array(&mut out, 1 + count * step);
+            write::bulk(&mut out, name.as_bytes());
+            out
+        })
+        .collect();
+    for (index, place) in places.iter().enumerate() {
+        for offset in 0..step {
+            write::bulk(
+                &mut out[*place as usize],
+                request.arg(1 + index * step + offset),
+            );
+        }
+    }
+    out.into_iter().map(BytesMut::freeze).collect()
+}
+
+/// For each key its part, and which element of that part's answer is its own.
+fn elements(places: &[u32], parts: usize) -> Vec<(u32, u32)> {
+    let mut next = vec![0_u32; parts];
+    places
+        .iter()
+        .map(|&place| {
+            let element = next[place as usize];
+            next[place as usize] += 1;
+            (place, element)
+        })
+        .collect()
+}

@@ -1,0 +1,140 @@
+//! One accepted connection: answers leave in the order in which the requests came.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use dynomite_protocol::consistency::Consistency;
+use dynomite_protocol::dnode::{self, Header, HeaderParser, Kind};
+use dynomite_protocol::resp::RequestParser;
+
+use crate::limits::{MAX_SESSION_IN_FLIGHT, PAUSE_OUTPUT_BYTES};
+use crate::output::Outgoing;
+
+/// Who connected.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// A client.
+    Client(ClientState),
+    /// Another node of the ring.
+    Peer(PeerState),
+}
+
+/// What a client set for its connection.
+#[derive(Debug, Default)]
+pub(crate) struct ClientState {
+    pub(crate) name: Vec<u8>,
+    pub(crate) number: u64,
+    pub(crate) address: String,
+    /// Its own levels, when it asked for them.
+    pub(crate) consistency: Option<Consistency>,
+}
+
+/// The half-read message of a peer.
+#[derive(Debug, Default)]
+pub(crate) struct PeerState {
+    pub(crate) headers: HeaderParser,
+    pub(crate) header: Option<Header>,
+}
+
+/// The place of one answer.
+#[derive(Debug)]
+struct Slot {
+    /// The message to answer, for peers.
+    message: Option<(u64, bool)>,
+    answer: Option<Bytes>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) role: Role,
+    pub(crate) inbox: BytesMut,
+    pub(crate) parser: RequestParser,
+    pub(crate) out: Outgoing,
+    slots: VecDeque<Slot>,
+    /// Sequence number of the first slot.
+    first: u64,
+    pub(crate) paused: bool,
+    /// Nothing more is taken from this session; it closes when the last answer has left.
+    pub(crate) closing: bool,
+    /// The driver has been told to close it.
+    pub(crate) closed: bool,
+}
+
+impl Session {
+    pub(crate) fn new(role: Role) -> Self {
+        Self {
+            role,
+            inbox: BytesMut::new(),
+            parser: RequestParser::default(),
+            out: Outgoing::default(),
+            slots: VecDeque::new(),
+            first: 0,
+            paused: false,
+            closing: false,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn is_client(&self) -> bool {
+        matches!(self.role, Role::Client(_))
+    }
+
+    /// Requests without an answer.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Opens a place for an answer.
+    pub(crate) fn open_slot(&mut self, header: Option<&Header>) -> u64 {
+        self.slots.push_back(Slot {
+            message: header.map(|header| (header.id, header.same_dc)),
+            answer: None,
+        });
+        self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Fills a place, and moves every answer that may leave to the outgoing bytes. Returns
+    /// whether there is something to send.
+    pub(crate) fn answer(&mut self, sequence: u64, answer: Bytes) -> bool {
+        let place = sequence
+            .checked_sub(self.first)
+            .and_then(|index| usize::try_from(index).ok());
+        if let Some(slot) = place.and_then(|index| self.slots.get_mut(index)) {
+            slot.answer = Some(answer);
+        }
+        let mut sends = false;
+        while let Some(Slot {
+            answer: Some(_), ..
+        }) = self.slots.front()
+        {
+            let Some(slot) = self.slots.pop_front() else {
+                break;
+            };
+            self.first += 1;
+            let Some(answer) = slot.answer else { break };
+            if let Some((id, same_dc)) = slot.message {
+                let header = Header {
+                    id,
+                    kind: Kind::Response,
+                    encrypted: false,
+                    same_dc,
+                };
+                self.out
+                    .write(|out| dnode::write_header(out, &header, answer.len()));
+            }
+            self.out.push(&answer);
+            sends = true;
+        }
+        sends
+    }
+
+    /// Whether it has so much to be answered or to be taken that no more should be read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= MAX_SESSION_IN_FLIGHT || self.out.unsent >= PAUSE_OUTPUT_BYTES
+    }
+
+    /// Whether enough has left to read again.
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.len() < MAX_SESSION_IN_FLIGHT / 2 && self.out.unsent < PAUSE_OUTPUT_BYTES / 2
+    }
+}

@@ -1,0 +1,10 @@
+//! The admin port: the paths of Netflix's engine, and a few of our own.
+
+mod info;
+mod metrics;
+mod routes;
+mod server;
+
+pub(crate) use info::DESCRIPTIONS;
+pub(crate) use routes::{Answer, answer};
+pub(crate) use server::serve;
