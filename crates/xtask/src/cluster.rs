@@ -16,6 +16,7 @@ mod programs;
 mod supervisor;
 
 use std::ffi::OsStr;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command as Process, Stdio};
 
@@ -40,7 +41,12 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_enum)]
     pub(crate) provider: Option<Provider>,
     /// The name of the cluster to make.
-    #[arg(long, global = true, env = "DYNOMITE_CLUSTER", default_value = "dynomite")]
+    #[arg(
+        long,
+        global = true,
+        env = "DYNOMITE_CLUSTER",
+        default_value = "dynomite"
+    )]
     pub(crate) name: String,
 }
 
@@ -331,7 +337,10 @@ impl Cluster {
     pub(crate) fn in_node(&self, node: &str, program: impl AsRef<OsStr>) -> Result<Process> {
         let inside = holder::inside(&self.layout()?)?;
         let namespace = Node::named(node)?.namespace();
-        self.enter(&format!("/proc/{inside}/root{}", namespace.display()), program)
+        self.enter(
+            &format!("/proc/{inside}/root{}", namespace.display()),
+            program,
+        )
     }
 
     /// Does something to a node.
@@ -410,14 +419,18 @@ fn status(options: &Options) -> Result<()> {
             println!("{}: down", layout.name());
             return Ok(());
         }
-        println!("{}: up", layout.name());
-        print!("{}", control::ask(&layout, &Request::Status)?);
-        println!("kubeconfig\t{}", layout.kubeconfig().display());
-        println!("logs\t{}", layout.logs().display());
-        println!("audit\t{}", layout.audit().display());
+        let text = format!(
+            "{}: up\n{}kubeconfig\t{}\nlogs\t{}\naudit\t{}\n",
+            layout.name(),
+            control::ask(&layout, &Request::Status)?,
+            layout.kubeconfig().display(),
+            layout.logs().display(),
+            layout.audit().display(),
+        );
+        // A reader who has seen enough, such as `head`, is no reason to fail.
+        let _ = std::io::stdout().write_all(text.as_bytes());
     }
     let cluster = find(options)?;
-    println!("kubectl\t{}", cluster.kubectl.display());
     pass_on(cluster.kubectl().args([
         "get",
         "nodes",

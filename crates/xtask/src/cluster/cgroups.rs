@@ -17,6 +17,9 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Hierarchies {
     roots: Vec<PathBuf>,
     unified: bool,
+    /// The unified hierarchy of a hybrid layout: it has no controllers, so nothing is asked of it,
+    /// but runc makes groups there too.
+    bystander: Option<PathBuf>,
 }
 
 impl Hierarchies {
@@ -42,18 +45,18 @@ impl Hierarchies {
                 .collect()
         };
         let separate = of_type("cgroup");
-        // In a hybrid layout the unified hierarchy has no controllers and is left alone.
+        let together = of_type("cgroup2").into_iter().next();
         if separate.is_empty() {
-            let mut roots = of_type("cgroup2");
-            roots.truncate(1);
             Self {
-                roots,
+                roots: together.into_iter().collect(),
                 unified: true,
+                bystander: None,
             }
         } else {
             Self {
                 roots: separate,
                 unified: false,
+                bystander: together,
             }
         }
     }
@@ -103,7 +106,7 @@ impl Hierarchies {
 
     /// Removes `group` everywhere, the deepest first; its processes must be gone.
     pub(super) fn remove(&self, group: &str) -> Result<()> {
-        for root in &self.roots {
+        for root in self.everywhere() {
             let mut directories = below(&root.join(group));
             directories.reverse();
             for directory in directories {
@@ -115,7 +118,11 @@ impl Hierarchies {
 
     /// Whether any trace of `group` exists.
     pub(super) fn exists(&self, group: &str) -> bool {
-        self.roots.iter().any(|root| root.join(group).exists())
+        self.everywhere().any(|root| root.join(group).exists())
+    }
+
+    fn everywhere(&self) -> impl Iterator<Item = &PathBuf> {
+        self.roots.iter().chain(&self.bystander)
     }
 
     /// The processes in `group` and below, as this process' namespace numbers them.
@@ -218,6 +225,7 @@ mod tests {
         assert!(!found.unified);
         assert_eq!(found.roots.len(), 2);
         assert_eq!(found.tracking(), Path::new("/sys/fs/cgroup/pids"));
+        assert_eq!(found.everywhere().count(), 3);
     }
 
     #[test]

@@ -109,7 +109,10 @@ pub(super) fn listen(layout: &Layout) -> Result<UnixListener> {
 /// Takes orders, one at a time: two faults at once are still two orders.
 pub(super) fn serve(listener: &UnixListener, running: &Running) {
     for stream in listener.incoming() {
-        if let Err(error) = stream.map_err(Into::into).and_then(|stream| answer(stream, running)) {
+        if let Err(error) = stream
+            .map_err(Into::into)
+            .and_then(|stream| answer(stream, running))
+        {
             eprintln!("an order could not be answered: {error:#}");
         }
     }

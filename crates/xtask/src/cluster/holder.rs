@@ -120,7 +120,10 @@ fn spawn(layout: &Layout) -> Result<Child> {
         .arg(std::env::current_exe()?)
         .args(["cluster", "--name", layout.name(), "inner"])
         .env_clear()
-        .env("PATH", format!("{}:/usr/sbin:/sbin", path.to_string_lossy()))
+        .env(
+            "PATH",
+            format!("{}:/usr/sbin:/sbin", path.to_string_lossy()),
+        )
         .env("HOME", "/root")
         .env("DYNOMITE_CACHE", layout::cache()?)
         .env("CARGO_MANIFEST_DIR", workspace::root())

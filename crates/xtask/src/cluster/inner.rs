@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::WaitOptions;
 
 use super::cgroups::Hierarchies;
@@ -70,7 +70,9 @@ fn reap(layout: &Layout) -> Result<()> {
         .context("starting the cluster's process")?;
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid.as_raw_nonzero().get().cast_unsigned() == cluster.id() => {
+            Ok(Some((pid, status)))
+                if pid.as_raw_nonzero().get().cast_unsigned() == cluster.id() =>
+            {
                 bail!("the cluster's process ended: {status:?}");
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -181,6 +183,8 @@ impl Running {
             }
             (NodeAction::Stop, Power::Off) => Power::Off,
             (NodeAction::Stop, _) => {
+                // Said first: half switched off is off, and starting it cleans up.
+                nodes.insert(node.name, Power::Off);
                 self.host.power_off(node)?;
                 Power::Off
             }
@@ -207,9 +211,9 @@ impl Running {
 /// network they were made in, so this one leads in without a process outside.
 fn host_listener() -> Result<TcpListener> {
     let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    listener
-        .local_addr()
-        .context("standard input is no listening socket: `cluster inner` is started by `cluster up`")?;
+    listener.local_addr().context(
+        "standard input is no listening socket: `cluster inner` is started by `cluster up`",
+    )?;
     Ok(listener)
 }
 
@@ -260,14 +264,10 @@ fn isolate(layout: &Layout) -> Result<()> {
         mount_memory(directory.as_ref())?;
     }
     fs::create_dir_all("/run/netns")?;
-    let state = layout.state();
-    let kind = rustix::fs::statfs(&state)?.f_type;
-    if kind == OVERLAYFS {
-        let nodes = layout.nodes();
-        fs::create_dir_all(&nodes)?;
+    let nodes = layout.nodes();
+    fs::create_dir_all(&nodes)?;
+    if rustix::fs::statfs(&nodes)?.f_type == OVERLAYFS {
         mount_memory(&nodes)?;
-    } else {
-        mount_bind_recursive(&state, &state)?;
     }
     rustix::system::sethostname(layout.cgroup().as_bytes())?;
     Ok(())
@@ -339,7 +339,11 @@ fn api_ready(host: &Host) -> Result<bool> {
 fn nodes_ready(host: &Host) -> Result<bool> {
     let template = "jsonpath={.items[*].status.conditions[?(@.type==\"Ready\")].status}";
     let ready = printed(host, &["get", "nodes", "--output", template])?;
-    Ok(ready.split_whitespace().filter(|status| *status == "True").count() == NODES.len())
+    Ok(ready
+        .split_whitespace()
+        .filter(|status| *status == "True")
+        .count()
+        == NODES.len())
 }
 
 fn dns_ready(host: &Host) -> Result<bool> {

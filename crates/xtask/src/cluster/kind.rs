@@ -31,7 +31,10 @@ pub(super) fn up(name: &str, stages: &mut Stages) -> Result<bool> {
     if exists(name)? {
         // Another checkout may have made it; the file is ours to have.
         let output = kind(&["get", "kubeconfig", "--name", name]).output()?;
-        ensure!(output.status.success(), "kind does not give the kubeconfig of {name}");
+        ensure!(
+            output.status.success(),
+            "kind does not give the kubeconfig of {name}"
+        );
         fs::write(&file, output.stdout)?;
         return Ok(false);
     }
@@ -64,7 +67,9 @@ pub(super) fn down(name: &str) -> Result<bool> {
 
 /// Whether kind knows the cluster.
 pub(super) fn exists(name: &str) -> Result<bool> {
-    let output = kind(&["get", "clusters"]).output().context("starting kind")?;
+    let output = kind(&["get", "clusters"])
+        .output()
+        .context("starting kind")?;
     Ok(String::from_utf8_lossy(&output.stdout)
         .lines()
         .any(|line| line == name))
@@ -72,7 +77,9 @@ pub(super) fn exists(name: &str) -> Result<bool> {
 
 /// Where the cluster's kubeconfig is kept; the user's own file is left alone.
 pub(super) fn kubeconfig(name: &str) -> Result<PathBuf> {
-    Ok(layout::cache()?.join("kind").join(format!("{name}.kubeconfig")))
+    Ok(layout::cache()?
+        .join("kind")
+        .join(format!("{name}.kubeconfig")))
 }
 
 /// Gives all nodes the images of an archive.

@@ -203,9 +203,11 @@ pub(super) fn cache() -> Result<PathBuf> {
 
 /// Fills `{{name}}` in a template; a name without a value is a mistake of ours.
 pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> Result<String> {
-    let filled = values.iter().fold(template.to_owned(), |text, (name, value)| {
-        text.replace(&format!("{{{{{name}}}}}"), value)
-    });
+    let filled = values
+        .iter()
+        .fold(template.to_owned(), |text, (name, value)| {
+            text.replace(&format!("{{{{{name}}}}}"), value)
+        });
     match filled.split_once("{{") {
         Some((_, rest)) => anyhow::bail!(
             "a template's {{{{{}}}}} has no value",

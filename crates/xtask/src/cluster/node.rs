@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::cgroups::Hierarchies;
@@ -51,7 +52,10 @@ pub(super) fn create_network() -> Result<()> {
 
 /// Makes Services reachable from the control plane's network, by way of a connected node.
 pub(super) fn route_services(node: Node) -> Result<()> {
-    ip(&format!("route replace {SERVICES} via {}\n", node.address()))
+    ip(&format!(
+        "route replace {SERVICES} via {}\n",
+        node.address()
+    ))
 }
 
 impl Host {
@@ -89,7 +93,10 @@ impl Host {
         );
         let kubelet = arguments(&[
             ("config", &format!("{directory}/kubelet.yaml")),
-            ("kubeconfig", &format!("{pki}/{}-kubelet.kubeconfig", node.name)),
+            (
+                "kubeconfig",
+                &format!("{pki}/{}-kubelet.kubeconfig", node.name),
+            ),
             ("hostname-override", node.name),
             ("node-ip", &node.address().to_string()),
             ("root-dir", &format!("{directory}/kubelet")),
@@ -109,18 +116,19 @@ impl Host {
     /// machine keeps only in memory; its disk stays.
     pub(super) fn power_off(&self, node: Node) -> Result<()> {
         let prefix = format!("{}-", node.name);
-        ip(&format!("link set {} down\n", node.cable()))?;
-        self.supervisor.stop_where(|name| name.starts_with(&prefix))?;
+        self.supervisor
+            .stop_where(|name| name.starts_with(&prefix))?;
         Hierarchies::find()?.kill(&self.group(node))?;
         let directory = self.layout.node(node);
         unmount_below(&directory)?;
         for volatile in ["containerd/state", "ipam"] {
             let path = directory.join(volatile);
             if path.exists() {
-                fs::remove_dir_all(&path).with_context(|| format!("clearing {}", path.display()))?;
+                fs::remove_dir_all(&path)
+                    .with_context(|| format!("clearing {}", path.display()))?;
             }
         }
-        ip(&format!("netns delete {}\n", node.name))
+        disconnect(node)
     }
 
     fn component(
@@ -189,9 +197,18 @@ pub(super) fn set_cable(node: Node, connected: bool) -> Result<()> {
     ip(&format!("link set {} {state}\n", node.cable()))
 }
 
+/// Removes the node's network; the cable goes with the namespace that has its other end.
+fn disconnect(node: Node) -> Result<()> {
+    if node.namespace().exists() {
+        ip(&format!("netns delete {}\n", node.name))?;
+    }
+    Ok(())
+}
+
 /// Makes the node's network: a namespace, a cable to the bridge, routes to everyone's pods.
 fn connect(node: Node) -> Result<()> {
     let (name, cable) = (node.name, node.cable());
+    disconnect(node)?;
     ip(&format!(
         "netns add {name}\n\
          link add {cable} type veth peer name eth0 netns {name}\n\
@@ -308,7 +325,11 @@ fn unmount_below(directory: &Path) -> Result<()> {
         .filter(|path| Path::new(path) != directory && Path::new(path).starts_with(directory))
         .collect();
     for path in inside.into_iter().rev() {
-        unmount(path, UnmountFlags::DETACH).with_context(|| format!("unmounting {path}"))?;
+        match unmount(path, UnmountFlags::DETACH) {
+            // What is mounted twice at one place may go with its twin.
+            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+            Err(error) => return Err(error).with_context(|| format!("unmounting {path}")),
+        }
     }
     Ok(())
 }

@@ -65,7 +65,10 @@ pub(super) fn ensure(stages: &mut Stages) -> Result<()> {
         stage.note(&format!("the embedded cluster needs {}", why.join(", ")));
         install(&packages, stage).with_context(|| by_hand.clone())
     })?;
-    let still: Vec<_> = self::missing().iter().map(|(package, _)| *package).collect();
+    let still: Vec<_> = self::missing()
+        .iter()
+        .map(|(package, _)| *package)
+        .collect();
     if !still.is_empty() {
         bail!(
             "after installing, the programs of {} are still not found; {by_hand}",
@@ -80,7 +83,11 @@ pub(super) fn plugin_directory() -> Option<PathBuf> {
     PLUGIN_DIRECTORIES
         .iter()
         .map(PathBuf::from)
-        .find(|directory| PLUGINS.iter().all(|plugin| directory.join(plugin).is_file()))
+        .find(|directory| {
+            PLUGINS
+                .iter()
+                .all(|plugin| directory.join(plugin).is_file())
+        })
 }
 
 /// Finds a program as a shell would, and where administrators' programs are.
@@ -108,12 +115,18 @@ fn missing() -> Vec<(&'static str, &'static str)> {
 
 /// A fresh machine may have no package lists yet, so a failure is tried again after fetching them.
 fn install(packages: &[&str], stage: &Stage) -> Result<()> {
-    if apt(["install", "-y", "--no-install-recommends"].iter().chain(packages)).is_ok() {
+    if apt(["install", "-y", "--no-install-recommends"]
+        .iter()
+        .chain(packages))
+    .is_ok()
+    {
         return Ok(());
     }
     stage.note("fetching the package lists first");
     apt(["update"].iter())?;
-    apt(["install", "-y", "--no-install-recommends"].iter().chain(packages))
+    apt(["install", "-y", "--no-install-recommends"]
+        .iter()
+        .chain(packages))
 }
 
 fn apt<'a>(arguments: impl Iterator<Item = &'a &'a str>) -> Result<()> {
@@ -127,7 +140,10 @@ fn apt<'a>(arguments: impl Iterator<Item = &'a &'a str>) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    bail!("apt-get: {}", String::from_utf8_lossy(&output.stderr).trim())
+    bail!(
+        "apt-get: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )
 }
 
 #[cfg(test)]

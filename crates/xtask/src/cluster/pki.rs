@@ -95,7 +95,13 @@ impl Authority {
     }
 
     /// Writes a kubeconfig that holds `NAME`'s certificate and needs no other file.
-    pub(super) fn kubeconfig(&self, name: &str, context: &str, server: &str, to: &Path) -> Result<()> {
+    pub(super) fn kubeconfig(
+        &self,
+        name: &str,
+        context: &str,
+        server: &str,
+        to: &Path,
+    ) -> Result<()> {
         let encoded = |path: PathBuf| -> Result<String> {
             let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
             Ok(BASE64_STANDARD.encode(content))

@@ -332,8 +332,15 @@ mod tests {
         let version = required_version(&KUBERNETES, "k8s.io/kubernetes").unwrap();
         assert!(version.starts_with("v1."), "{version}");
         let flags = kubernetes_version("v1.36.3");
-        assert!(flags.contains("component-base/version.gitMinor=36"), "{flags}");
-        assert!(required_version(&HELM, "helm.sh/helm/v4").unwrap().starts_with("v4."));
+        assert!(
+            flags.contains("component-base/version.gitMinor=36"),
+            "{flags}"
+        );
+        assert!(
+            required_version(&HELM, "helm.sh/helm/v4")
+                .unwrap()
+                .starts_with("v4.")
+        );
     }
 
     #[test]
