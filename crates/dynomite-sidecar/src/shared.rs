@@ -2,24 +2,21 @@
 //!
 //! The driver (`run`) owns the node's life and calls the hands:
 //!
-//! - `launch::Client::new(socket: PathBuf, name: ProcessName, inputs: Sender<Input>)`
-//!   keeps a connection to one launcher and reports what it says;
-//!   `start()` and `stop(grace: Duration)` only queue an order, never wait,
-//!   and can be repeated: starting what runs answers `Started` again.
+//! - `launch::Client::spawn(name, socket, inputs)` keeps a connection to one
+//!   launcher and reports what it says; `start()` and `stop(grace)` only queue
+//!   an order, never wait, and can be repeated: starting what runs answers
+//!   `Started` again.
 //! - `secure::serve(site: Arc<Site>, view: watch::Receiver<View>, inputs: Sender<Input>)`,
 //!   `tunnel::serve(..)` and `plain::serve(..)` take the same three, bind their
 //!   own ports and run until the sidecar ends; an `anyhow::Error` is fatal.
-//! - `render::engine_conf(&NodeDesired, &Site) -> String` and
-//!   `render::store_conf(&NodeDesired, &Site) -> String` are pure;
-//!   `render::is_reserved_store_setting(name: &str) -> bool` names what of the
-//!   store's configuration is ours and therefore never set live.
+//! - `render::engine_conf` and `render::store_conf` are pure.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dynomite_api::contract::{self, Donor, NodeDesired, NodeReport, Peer};
 use dynomite_api::Token;
+use dynomite_api::contract::{self, Donor, NodeDesired, NodeReport, Peer};
 use dynomite_lifecycle::Refusal;
 pub(crate) use dynomite_lifecycle::{ProcessEvent, ProcessName};
 use tokio::sync::oneshot;

@@ -1,0 +1,188 @@
+//! Reads the store's `INFO`.
+
+use std::collections::HashMap;
+
+use dynomite_api::contract::{StoreFacts, StoreRole};
+use dynomite_lifecycle::{DonorSight, ReplicaLink, StoreSight};
+
+/// The lines of an `INFO`, by name.
+pub(super) struct Info<'a>(HashMap<&'a str, &'a str>);
+
+impl<'a> Info<'a> {
+    pub(super) fn parse(text: &'a str) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        Self(lines.filter_map(|line| line.split_once(':')).collect())
+    }
+
+    fn text(&self, name: &str) -> &'a str {
+        self.0.get(name).copied().unwrap_or_default()
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.text(name).parse().unwrap_or_default()
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.text(name) == "1"
+    }
+
+    /// Keys of one line such as `db0:keys=3,expires=0,avg_ttl=0`.
+    fn keys(line: &str) -> u64 {
+        line.split(',')
+            .find_map(|part| part.strip_prefix("keys="))
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_default()
+    }
+
+    /// Valkey names itself beside the Redis it is compatible with.
+    fn version(&self) -> &'a str {
+        match self.text("valkey_version") {
+            "" => self.text("redis_version"),
+            valkey => valkey,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.0.iter().any(|(name, line)| {
+            let database = name
+                .strip_prefix("db")
+                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+            database && Self::keys(line) > 0
+        })
+    }
+
+    /// `None` when this is no `INFO` of a store: without its `run_id`, nothing
+    /// in it can be said to be about anything.
+    pub(super) fn store(&self, complaint: Option<String>) -> Option<StoreSight> {
+        let run_id = self.text("run_id");
+        if run_id.is_empty() {
+            return None;
+        }
+        let role = match self.text("role") {
+            "master" => StoreRole::Primary,
+            "slave" | "replica" => StoreRole::Replica,
+            _ => return None,
+        };
+        let facts = StoreFacts {
+            run_id: run_id.to_owned(),
+            version: self.version().to_owned(),
+            role,
+            loading: self.flag("loading") || self.flag("async_loading"),
+            keys: Self::keys(self.text("db0")),
+            used_memory_bytes: self.number("used_memory"),
+            max_memory_bytes: self.number("maxmemory"),
+            replication_offset: self.number("master_repl_offset"),
+            complaint: complaint.or_else(|| self.out_of_memory()),
+        };
+        Some(StoreSight {
+            facts,
+            empty: self.is_empty(),
+            replication_id: self.text("master_replid").to_owned(),
+            link: (role == StoreRole::Replica).then(|| self.link()),
+        })
+    }
+
+    fn link(&self) -> ReplicaLink {
+        let total = self.number("master_sync_total_bytes");
+        ReplicaLink {
+            up: self.text("master_link_status") == "up",
+            copying: self.flag("master_sync_in_progress"),
+            bytes_done: self.number("master_sync_read_bytes"),
+            bytes_total: (total > 0).then_some(total),
+            offset: self.number("slave_repl_offset"),
+        }
+    }
+
+    /// A full store refuses writes and says so only to who writes.
+    fn out_of_memory(&self) -> Option<String> {
+        let limit = self.number("maxmemory");
+        let full = limit > 0
+            && self.number("used_memory") >= limit
+            && self.text("maxmemory_policy") == "noeviction";
+        full.then(|| format!("OOM the store has reached its {limit} bytes and refuses writes"))
+    }
+
+    pub(super) fn donor(&self) -> Option<DonorSight> {
+        let run_id = self.text("run_id");
+        let replication_id = self.text("master_replid");
+        let offset = self.text("master_repl_offset").parse().ok()?;
+        if run_id.is_empty() || replication_id.is_empty() {
+            return None;
+        }
+        Some(DonorSight {
+            run_id: run_id.to_owned(),
+            replication_id: replication_id.to_owned(),
+            offset,
+            keys: Self::keys(self.text("db0")),
+            primary: self.text("role") == "master",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRIMARY: &str = "# Server\r\nredis_version:7.0.15\r\nrun_id:abc\r\n\
+        # Memory\r\nused_memory:1000\r\nmaxmemory:0\r\nmaxmemory_policy:noeviction\r\n\
+        # Persistence\r\nloading:0\r\nasync_loading:0\r\n\
+        # Replication\r\nrole:master\r\nmaster_replid:r1\r\nmaster_repl_offset:42\r\n\
+        # Keyspace\r\ndb0:keys=3,expires=1,avg_ttl=0\r\n";
+
+    #[test]
+    fn a_primary_is_read() {
+        let sight = Info::parse(PRIMARY).store(None).expect("is an INFO");
+        assert_eq!(sight.facts.run_id, "abc");
+        assert_eq!(sight.facts.version, "7.0.15");
+        assert_eq!(sight.facts.keys, 3);
+        assert_eq!(sight.facts.replication_offset, 42);
+        assert!(!sight.empty);
+        assert_eq!(sight.link, None);
+        assert_eq!(sight.facts.complaint, None);
+    }
+
+    #[test]
+    fn a_replica_follows_its_own_offset() {
+        let text = "run_id:abc\r\nrole:slave\r\nmaster_link_status:up\r\n\
+            master_sync_in_progress:0\r\nslave_read_repl_offset:99\r\nslave_repl_offset:40\r\n\
+            master_replid:r1\r\nmaster_repl_offset:40\r\n";
+        let sight = Info::parse(text).store(None).expect("is an INFO");
+        let link = sight.link.expect("is a replica");
+        assert!(link.up && !link.copying);
+        assert_eq!(link.offset, 40, "applied, not read");
+        assert!(sight.empty);
+    }
+
+    #[test]
+    fn keys_outside_database_0_are_seen_too() {
+        let text = PRIMARY.replace("db0", "db3");
+        let sight = Info::parse(&text).store(None).expect("is an INFO");
+        assert_eq!(sight.facts.keys, 0);
+        assert!(!sight.empty);
+    }
+
+    #[test]
+    fn a_full_store_complains() {
+        let text = PRIMARY.replace("maxmemory:0", "maxmemory:900");
+        let sight = Info::parse(&text).store(None).expect("is an INFO");
+        assert!(
+            sight
+                .facts
+                .complaint
+                .is_some_and(|text| text.starts_with("OOM"))
+        );
+    }
+
+    #[test]
+    fn what_is_no_info_says_nothing() {
+        for text in [
+            "",
+            "# Server\r\n",
+            "run_id:\r\nrole:master\r\n",
+            "run_id:a\r\n",
+        ] {
+            assert_eq!(Info::parse(text).store(None), None, "{text:?}");
+            assert_eq!(Info::parse(text).donor(), None, "{text:?}");
+        }
+    }
+}
