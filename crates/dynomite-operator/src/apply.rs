@@ -1,0 +1,498 @@
+//! Carries out a plan's actions, each for itself; it makes no choice of its own.
+//!
+//! Every write is checked against the right to write, and every delete names
+//! the UID of what was seen: a late or deposed operator destroys nothing.
+
+use std::fmt::Debug;
+
+use dynomite_api::annotations::{FIELD_MANAGER, FINALIZER};
+use dynomite_api::contract::NodeDesired;
+use dynomite_api::crd::DynomiteCluster;
+use dynomite_planner::{Action, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt};
+use kube_runtime::events::{Event, EventType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::context::{Context, Memory};
+use crate::failure::{describe, is_conflict, is_not_found};
+use crate::index::Index;
+use crate::issue;
+use crate::leadership::NotLeader;
+use crate::node_client::{Assigned, Error as NodeError, NodeClient, Target};
+use crate::observe::{is_watched, node_client};
+
+/// How many actions of one kind of a cluster are under way at once.
+const UNDER_WAY_MAX: usize = 8;
+
+/// Why an action was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This operator does not lead.
+    #[error(transparent)]
+    NotLeader(#[from] NotLeader),
+    /// The API server refused.
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    /// The node refused or could not be reached.
+    #[error("{0}")]
+    Node(#[from] NodeError),
+    /// The node cannot be spoken with.
+    #[error("{0}")]
+    NoClient(String),
+    /// A certificate could not be made.
+    #[error("{0}")]
+    Certificate(#[from] crate::certificates::Error),
+    /// What was seen is no longer so: the next look decides anew.
+    #[error("it has changed meanwhile")]
+    Outdated,
+}
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// What the status is made from.
+    pub outcome: Outcome,
+    /// How many actions were tried.
+    pub tried: usize,
+    /// Whether the right to write ended on the way.
+    pub deposed: bool,
+}
+
+/// Carries out the actions: neighbours of one kind at once, kinds in their order.
+pub async fn apply(
+    ctx: &Context,
+    memory: &mut Memory,
+    resource: &DynomiteCluster,
+    cluster: &Cluster,
+    actions: &[Planned],
+) -> Applied {
+    let mut applied = Applied::default();
+    for group in actions.chunk_by(|a, b| class(&a.action) == class(&b.action)) {
+        let results = match class(&group[0].action) {
+            Class::Apply => apply_all(ctx, memory, cluster, group).await,
+            Class::Assign => assign_all(ctx, memory, group).await,
+            Class::Other => one_by_one(ctx, memory, resource, cluster, group).await,
+        };
+        for (planned, result) in group.iter().zip(results) {
+            applied.tried += 1;
+            note(ctx, cluster, planned, result, &mut applied);
+        }
+        if applied.deposed {
+            break;
+        }
+    }
+    applied
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Apply,
+    Assign,
+    Other,
+}
+
+fn class(action: &Action) -> Class {
+    match action {
+        Action::Apply(_) => Class::Apply,
+        Action::Assign { .. } => Class::Assign,
+        _ => Class::Other,
+    }
+}
+
+/// Logs and counts what became of an action; failures go into the outcome.
+fn note(
+    ctx: &Context,
+    cluster: &Cluster,
+    planned: &Planned,
+    result: Result<(), Error>,
+    applied: &mut Applied,
+) {
+    let (namespace, name) = (&cluster.id.namespace, &cluster.id.name);
+    let target = planned.action.target();
+    let step = planned.step.name();
+    let (reason, message) = match result {
+        Ok(()) => {
+            ctx.metrics.acted(step);
+            tracing::info!(%namespace, cluster = %name, step, %target, why = %planned.why, "done");
+            return;
+        }
+        Err(Error::NotLeader(_)) => {
+            applied.deposed = true;
+            return;
+        }
+        Err(Error::Outdated) => {
+            tracing::debug!(%namespace, cluster = %name, step, %target, "changed meanwhile");
+            return;
+        }
+        Err(Error::Api(error)) => {
+            let described = describe(&error);
+            (described.reason, described.message)
+        }
+        Err(error @ (Error::Node(_) | Error::NoClient(_))) => {
+            ("NodeUnreachable".to_owned(), error.to_string())
+        }
+        Err(error @ Error::Certificate(_)) => ("CertificateNotMade".to_owned(), error.to_string()),
+    };
+    ctx.metrics.call_failed(step, &reason);
+    tracing::warn!(%namespace, cluster = %name, step, %target, %reason, %message, "failed");
+    applied.outcome.failures.push(Failure {
+        step: planned.step,
+        target,
+        reason,
+        message,
+    });
+}
+
+async fn apply_all(
+    ctx: &Context,
+    memory: &mut Memory,
+    cluster: &Cluster,
+    group: &[Planned],
+) -> Vec<Result<(), Error>> {
+    let namespace = cluster.id.namespace.as_str();
+    let free_names = &memory.free_names;
+    let mut work = Vec::new();
+    for planned in group {
+        let apply = async move {
+            let Action::Apply(object) = &planned.action else {
+                return (Ok(()), None);
+            };
+            let known = is_watched(ctx, namespace, object.kind(), object.name())
+                || free_names.contains(&(object.kind(), object.name().to_owned()));
+            if !known {
+                match look_up(ctx, namespace, object).await {
+                    Ok(None) => {}
+                    Ok(Some(stranger)) => return (Err(Error::Outdated), Some(stranger)),
+                    Err(error) => return (Err(error.into()), None),
+                }
+            }
+            (apply_object(ctx, namespace, object).await, None)
+        };
+        work.push(apply.boxed());
+    }
+    let results: Vec<(Result<(), Error>, Option<Object>)> = at_once(work).await;
+    let now = Instant::now();
+    let mut outcomes = Vec::new();
+    for (planned, (result, stranger)) in group.iter().zip(results) {
+        if let Action::Apply(object) = &planned.action {
+            let name = (object.kind(), object.name().to_owned());
+            match stranger {
+                Some(stranger) => drop(memory.strangers.insert(name, (now, stranger))),
+                None if result.is_ok() => {
+                    memory.strangers.remove(&name);
+                    memory.free_names.insert(name);
+                }
+                None => {}
+            }
+        }
+        outcomes.push(result);
+    }
+    outcomes
+}
+
+/// What lies on the name of an object that the watches do not show: they see
+/// only what carries our label.
+async fn look_up(
+    ctx: &Context,
+    namespace: &str,
+    object: &Object,
+) -> Result<Option<Object>, kube::Error> {
+    async fn get<K>(ctx: &Context, namespace: &str, name: &str) -> Result<Option<K>, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Clone + DeserializeOwned + Debug,
+    {
+        let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
+        api.get_opt(name).await
+    }
+    let name = object.name();
+    Ok(match object {
+        Object::StatefulSet(_) => get(ctx, namespace, name).await?.map(Object::StatefulSet),
+        Object::Service(_) => get(ctx, namespace, name).await?.map(Object::Service),
+        Object::ConfigMap(_) => get(ctx, namespace, name).await?.map(Object::ConfigMap),
+        Object::PodDisruptionBudget(_) => get(ctx, namespace, name)
+            .await?
+            .map(Object::PodDisruptionBudget),
+        // Claims are marked, never made: the planner saw the one it names by UID.
+        Object::PersistentVolumeClaim(_) => None,
+    })
+}
+
+async fn apply_object(ctx: &Context, namespace: &str, object: &Object) -> Result<(), Error> {
+    let world = &ctx.world;
+    match object {
+        Object::StatefulSet(o) => patch(ctx, namespace, o, &world.stateful_sets).await,
+        Object::Service(o) => patch(ctx, namespace, o, &world.services).await,
+        Object::ConfigMap(o) => patch(ctx, namespace, o, &world.config_maps).await,
+        Object::PodDisruptionBudget(o) => patch(ctx, namespace, o, &world.budgets).await,
+        Object::PersistentVolumeClaim(o) => patch(ctx, namespace, o, &world.claims).await,
+    }
+}
+
+/// Server-side apply; the answer goes into the index, so that the next look
+/// sees at least this write.
+async fn patch<K>(ctx: &Context, namespace: &str, object: &K, index: &Index<K>) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: Clone + DeserializeOwned + Serialize + Debug,
+{
+    ctx.leadership.check()?;
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let applied = api
+        .patch(&object.name_any(), &parameters, &Patch::Apply(object))
+        .await;
+    match applied {
+        Ok(mut written) => {
+            written.meta_mut().managed_fields = None;
+            index.absorb(written);
+            Ok(())
+        }
+        // With a UID in it the object must be the one that was seen.
+        Err(error) if is_conflict(&error) && object.uid().is_some() => Err(Error::Outdated),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn assign_all(
+    ctx: &Context,
+    memory: &mut Memory,
+    group: &[Planned],
+) -> Vec<Result<(), Error>> {
+    let client = node_client(memory);
+    let mut work = Vec::new();
+    for planned in group {
+        let client = client.clone();
+        let assign = async move {
+            let Action::Assign {
+                address, desired, ..
+            } = &planned.action
+            else {
+                return Ok(());
+            };
+            let client = client.map_err(Error::NoClient)?;
+            assign(ctx, &client, address, desired).await
+        };
+        work.push(assign.boxed());
+    }
+    at_once(work).await
+}
+
+/// Several things at once, but not too many; their results in their order.
+async fn at_once<T>(work: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    stream::iter(work).buffered(UNDER_WAY_MAX).collect().await
+}
+
+async fn assign(
+    ctx: &Context,
+    client: &NodeClient,
+    address: &str,
+    desired: &NodeDesired,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let address = address
+        .parse()
+        .map_err(|_| Error::NoClient(format!("{address:?} is not an address")))?;
+    let target = Target {
+        pod_uid: desired.node.pod_uid.clone(),
+        address,
+        host: desired.node.host.clone(),
+    };
+    match client.assign(&target, desired).await? {
+        Assigned::Accepted => Ok(()),
+        Assigned::Conflict => Err(Error::Outdated),
+    }
+}
+
+async fn one_by_one(
+    ctx: &Context,
+    memory: &mut Memory,
+    resource: &DynomiteCluster,
+    cluster: &Cluster,
+    group: &[Planned],
+) -> Vec<Result<(), Error>> {
+    let namespace = cluster.id.namespace.as_str();
+    let mut results = Vec::new();
+    for planned in group {
+        results.push(match &planned.action {
+            Action::Delete {
+                kind,
+                name,
+                uid,
+                resource_version,
+            } => {
+                let seen = Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: resource_version.clone(),
+                };
+                delete_kind(ctx, memory, namespace, *kind, name, seen).await
+            }
+            Action::IssueCertificates(wanted) => {
+                issue::certificates(ctx, memory, resource, wanted).await
+            }
+            Action::SetFinalizer { present } => set_finalizer(ctx, resource, *present).await,
+            Action::Event {
+                kind,
+                reason,
+                message,
+            } => tell(ctx, resource, *kind, reason, message).await,
+            Action::Apply(_) | Action::Assign { .. } => Ok(()),
+        });
+    }
+    results
+}
+
+async fn delete_kind(
+    ctx: &Context,
+    memory: &mut Memory,
+    namespace: &str,
+    kind: Kind,
+    name: &str,
+    seen: Preconditions,
+) -> Result<(), Error> {
+    let world = &ctx.world;
+    match kind {
+        Kind::StatefulSet => {
+            delete::<StatefulSet>(ctx, namespace, name, seen, Some(&world.stateful_sets)).await
+        }
+        Kind::Service => delete::<Service>(ctx, namespace, name, seen, Some(&world.services)).await,
+        Kind::ConfigMap => {
+            delete::<ConfigMap>(ctx, namespace, name, seen, Some(&world.config_maps)).await
+        }
+        Kind::PodDisruptionBudget => {
+            delete::<PodDisruptionBudget>(ctx, namespace, name, seen, Some(&world.budgets)).await
+        }
+        Kind::PersistentVolumeClaim => {
+            delete::<PersistentVolumeClaim>(ctx, namespace, name, seen, Some(&world.claims)).await
+        }
+        Kind::Pod => delete::<Pod>(ctx, namespace, name, seen, Some(&world.pods)).await,
+        Kind::Secret => {
+            memory.secrets = None;
+            delete::<Secret>(ctx, namespace, name, seen, None).await
+        }
+    }
+}
+
+/// Deletes an object only as it was seen.
+async fn delete<K>(
+    ctx: &Context,
+    namespace: &str,
+    name: &str,
+    seen: Preconditions,
+    index: Option<&Index<K>>,
+) -> Result<(), Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: Clone + DeserializeOwned + Debug,
+{
+    ctx.leadership.check()?;
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
+    let uid = seen.uid.clone().unwrap_or_default();
+    let parameters = DeleteParams {
+        preconditions: Some(seen),
+        ..DeleteParams::default()
+    };
+    match api
+        .delete(name, &parameters)
+        .await
+        .map(|answer| answer.left())
+    {
+        Ok(Some(mut leaving)) if leaving.meta().deletion_timestamp.is_some() => {
+            leaving.meta_mut().managed_fields = None;
+            if let Some(index) = index {
+                index.absorb(leaving);
+            }
+            Ok(())
+        }
+        // Gone already: the answer is a word, or the object as it was before.
+        Ok(_) => {
+            if let Some(index) = index {
+                index.forget(namespace, name, &uid);
+            }
+            Ok(())
+        }
+        Err(error) if is_not_found(&error) => {
+            if let Some(index) = index {
+                index.forget(namespace, name, &uid);
+            }
+            Ok(())
+        }
+        Err(error) if is_conflict(&error) => Err(Error::Outdated),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn set_finalizer(
+    ctx: &Context,
+    resource: &DynomiteCluster,
+    present: bool,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let mut finalizers: Vec<String> = resource.finalizers().to_vec();
+    finalizers.retain(|name| name != FINALIZER);
+    if present {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    // The list is replaced as a whole: the version makes sure that no one
+    // else's entry is lost.
+    let change = json!({"metadata": {
+        "resourceVersion": resource.resource_version(),
+        "finalizers": finalizers,
+    }});
+    let namespace = resource.namespace().unwrap_or_default();
+    let api: Api<DynomiteCluster> = Api::namespaced(ctx.client.clone(), &namespace);
+    let parameters = PatchParams::default();
+    match api
+        .patch(&resource.name_any(), &parameters, &Patch::Merge(&change))
+        .await
+    {
+        Ok(written) => {
+            if written.meta().deletion_timestamp.is_none() || present {
+                ctx.world.clusters.absorb(written);
+            }
+            Ok(())
+        }
+        Err(error) if is_not_found(&error) && !present => Ok(()),
+        Err(error) if is_conflict(&error) => Err(Error::Outdated),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An Event that cannot be written is logged, not tried again: it must never
+/// keep the ring from what it needs.
+async fn tell(
+    ctx: &Context,
+    resource: &DynomiteCluster,
+    kind: EventKind,
+    reason: &str,
+    message: &str,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let event = Event {
+        type_: match kind {
+            EventKind::Normal => EventType::Normal,
+            EventKind::Warning => EventType::Warning,
+        },
+        reason: reason.to_owned(),
+        note: Some(message.chars().take(1000).collect()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    let about = resource.object_ref(&());
+    if let Err(error) = ctx.recorder.publish(&event, &about).await {
+        let described = describe(&error);
+        ctx.metrics.call_failed("event", &described.reason);
+        tracing::warn!(reason, message = %described.message, "could not write an Event");
+    }
+    Ok(())
+}

@@ -1,0 +1,359 @@
+//! The Events on a `DynomiteCluster`: what changed, told once when it changes, never in steady state.
+
+use dynomite_api::contract::NodePhase;
+use dynomite_api::crd::{ConditionType, DynomiteClusterStatus, NodeStatus, condition};
+
+/// How many Events one pass may write about nodes: when a whole ring goes, one
+/// Event for each of hundreds of nodes tells less than the first few.
+const NODES_TOLD_MAX: usize = 8;
+
+/// Why an Event is written, beside those the planner plans. `docs/events.md` explains each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Every node has its token.
+    TokensAssigned,
+    /// Every node is ready.
+    Ready,
+    /// A node that was ready is not.
+    NodeLost,
+    /// A node is ready again.
+    NodeReturned,
+    /// A node copies its data.
+    WarmingUp,
+    /// A node could not do what it should.
+    NodeFailed,
+    /// A token cannot be served at the configured consistency.
+    Unavailable,
+    /// Every token can be served again.
+    AvailableAgain,
+    /// The operator does not go on without a person.
+    Stalled,
+    /// It goes on.
+    GoesOn,
+    /// `spec.paused` was set.
+    Paused,
+    /// `spec.paused` was removed.
+    Resumed,
+}
+
+impl Reason {
+    /// All reasons, in the order of the page.
+    pub const ALL: [Self; 12] = [
+        Self::TokensAssigned,
+        Self::Ready,
+        Self::NodeLost,
+        Self::NodeReturned,
+        Self::WarmingUp,
+        Self::NodeFailed,
+        Self::Unavailable,
+        Self::AvailableAgain,
+        Self::Stalled,
+        Self::GoesOn,
+        Self::Paused,
+        Self::Resumed,
+    ];
+
+    /// The Event's `reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TokensAssigned => "TokensAssigned",
+            Self::Ready => "Ready",
+            Self::NodeLost => "NodeLost",
+            Self::NodeReturned => "NodeReturned",
+            Self::WarmingUp => "WarmingUp",
+            Self::NodeFailed => "NodeFailed",
+            Self::Unavailable => "Unavailable",
+            Self::AvailableAgain => "AvailableAgain",
+            Self::Stalled => "Stalled",
+            Self::GoesOn => "GoesOn",
+            Self::Paused => "Paused",
+            Self::Resumed => "Resumed",
+        }
+    }
+
+    /// Whether it asks for attention.
+    pub fn warns(self) -> bool {
+        matches!(
+            self,
+            Self::NodeLost | Self::NodeFailed | Self::Unavailable | Self::Stalled
+        )
+    }
+}
+
+/// Something to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Why.
+    pub reason: Reason,
+    /// In words.
+    pub message: String,
+}
+
+/// What has changed from one status to the next that people should hear of.
+pub fn changes(old: &DynomiteClusterStatus, new: &DynomiteClusterStatus) -> Vec<Told> {
+    let mut told = Vec::new();
+    let mut tell = |reason, message: String| told.push(Told { reason, message });
+    let is = |status: &DynomiteClusterStatus, of| {
+        condition(&status.conditions, of).map(|c| c.status == "True")
+    };
+    let words = |of| {
+        condition(&new.conditions, of)
+            .map(|c| c.message.clone())
+            .unwrap_or_default()
+    };
+    let flips = [
+        (
+            ConditionType::TokensAssigned,
+            Some(Reason::TokensAssigned),
+            None,
+        ),
+        (ConditionType::Ready, Some(Reason::Ready), None),
+        (
+            ConditionType::Stalled,
+            Some(Reason::Stalled),
+            Some(Reason::GoesOn),
+        ),
+        (
+            ConditionType::Paused,
+            Some(Reason::Paused),
+            Some(Reason::Resumed),
+        ),
+    ];
+    for (of, on_true, on_false) in flips {
+        let reason = match (is(old, of), is(new, of)) {
+            (was, Some(true)) if was != Some(true) => on_true,
+            (Some(true), now) if now != Some(true) => on_false,
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            tell(reason, words(of));
+        }
+    }
+    // Before a ring has served, nothing was there that could be lost.
+    if old.served_since.is_some() && new.served_since.is_some() {
+        match (
+            is(old, ConditionType::Available),
+            is(new, ConditionType::Available),
+        ) {
+            (Some(true), Some(false)) => {
+                tell(Reason::Unavailable, words(ConditionType::Available));
+            }
+            (Some(false), Some(true)) => {
+                tell(Reason::AvailableAgain, words(ConditionType::Available));
+            }
+            _ => {}
+        }
+        for (reason, message) in nodes(old, new).take(NODES_TOLD_MAX) {
+            tell(reason, message);
+        }
+    }
+    told
+}
+
+/// What happened to the nodes of a ring that has served.
+fn nodes<'a>(
+    old: &'a DynomiteClusterStatus,
+    new: &'a DynomiteClusterStatus,
+) -> impl Iterator<Item = (Reason, String)> + 'a {
+    let before = |name: &str| {
+        old.racks
+            .iter()
+            .flat_map(|rack| &rack.nodes)
+            .find(|node| node.name == name)
+    };
+    new.racks
+        .iter()
+        .flat_map(|rack| &rack.nodes)
+        .filter_map(move |node| Some((before(&node.name)?, node)))
+        .filter_map(|(was, is)| node_change(was, is))
+}
+
+fn node_change(was: &NodeStatus, is: &NodeStatus) -> Option<(Reason, String)> {
+    let name = &is.name;
+    if is.ready && !was.ready {
+        return Some((Reason::NodeReturned, format!("node {name} is ready again")));
+    }
+    if was.ready && !is.ready {
+        return Some((
+            Reason::NodeLost,
+            format!("node {name} is not ready: {}", is.message),
+        ));
+    }
+    if was.phase == is.phase {
+        return None;
+    }
+    match is.phase? {
+        NodePhase::WarmingUp => {
+            let donor = is.warm_up.as_ref().map_or("", |warm_up| &warm_up.donor);
+            Some((
+                Reason::WarmingUp,
+                format!("node {name} copies its data from {donor}"),
+            ))
+        }
+        NodePhase::Failed => Some((Reason::NodeFailed, format!("node {name}: {}", is.message))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dynomite_api::Token;
+    use dynomite_api::crd::{RackStatus, set_condition};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn status(nodes: &[(&str, bool, NodePhase)]) -> DynomiteClusterStatus {
+        let nodes = nodes.iter().map(|(name, ready, phase)| NodeStatus {
+            name: (*name).to_owned(),
+            token: Token(1),
+            pod_uid: None,
+            addresses: Vec::new(),
+            kubernetes_node: None,
+            zone: None,
+            phase: Some(*phase),
+            since: None,
+            ready: *ready,
+            message: String::new(),
+            warm_up: None,
+        });
+        DynomiteClusterStatus {
+            served_since: Some(Time(Timestamp::UNIX_EPOCH)),
+            racks: vec![RackStatus {
+                name: "a".into(),
+                ready: String::new(),
+                message: String::new(),
+                nodes: nodes.collect(),
+            }],
+            ..DynomiteClusterStatus::default()
+        }
+    }
+
+    fn with(
+        mut status: DynomiteClusterStatus,
+        of: ConditionType,
+        is: bool,
+    ) -> DynomiteClusterStatus {
+        let now = Timestamp::UNIX_EPOCH;
+        set_condition(&mut status.conditions, of, Some(is), "R", "m", None, now);
+        status
+    }
+
+    fn reasons(old: &DynomiteClusterStatus, new: &DynomiteClusterStatus) -> Vec<Reason> {
+        changes(old, new)
+            .into_iter()
+            .map(|told| told.reason)
+            .collect()
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_stays_as_it_is() {
+        for ready in [true, false] {
+            let status = with(
+                status(&[("x", ready, NodePhase::Failed)]),
+                ConditionType::Stalled,
+                true,
+            );
+            assert!(reasons(&status, &status).is_empty());
+        }
+    }
+
+    #[test]
+    fn each_change_is_told_by_its_own_reason() {
+        use NodePhase::{Failed, Serving, Starting, WarmingUp};
+        let table = [
+            (
+                ("x", true, Serving),
+                ("x", false, Starting),
+                Reason::NodeLost,
+            ),
+            (
+                ("x", false, WarmingUp),
+                ("x", true, Serving),
+                Reason::NodeReturned,
+            ),
+            (
+                ("x", false, Starting),
+                ("x", false, WarmingUp),
+                Reason::WarmingUp,
+            ),
+            (
+                ("x", false, WarmingUp),
+                ("x", false, Failed),
+                Reason::NodeFailed,
+            ),
+        ];
+        for (old, new, reason) in table {
+            assert_eq!(reasons(&status(&[old]), &status(&[new])), [reason]);
+        }
+        let flips = [
+            (
+                ConditionType::Available,
+                Reason::AvailableAgain,
+                Some(Reason::Unavailable),
+            ),
+            (
+                ConditionType::Stalled,
+                Reason::Stalled,
+                Some(Reason::GoesOn),
+            ),
+            (ConditionType::Paused, Reason::Paused, Some(Reason::Resumed)),
+            (ConditionType::Ready, Reason::Ready, None),
+        ];
+        for (of, on_true, on_false) in flips {
+            let (no, yes) = (with(status(&[]), of, false), with(status(&[]), of, true));
+            assert_eq!(reasons(&no, &yes), [on_true]);
+            assert_eq!(reasons(&yes, &no), on_false.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_ring_that_never_served_loses_nothing() {
+        let mut old = status(&[("x", true, NodePhase::Serving)]);
+        let mut new = status(&[("x", false, NodePhase::Starting)]);
+        (old.served_since, new.served_since) = (None, None);
+        assert!(reasons(&old, &new).is_empty());
+        new.served_since = Some(Time(Timestamp::UNIX_EPOCH));
+        assert!(reasons(&old, &new).is_empty());
+    }
+
+    /// The reasons in the planner's source, which tells of what it does itself.
+    fn planned() -> Vec<String> {
+        let steps = concat!(env!("CARGO_MANIFEST_DIR"), "/../dynomite-planner/src/steps");
+        let mut found = Vec::new();
+        for file in std::fs::read_dir(steps).expect("the planner's steps") {
+            let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+            for (at, _) in text.match_indices("Action::Event {") {
+                let reason = text[at..].split("reason: \"").nth(1);
+                found.extend(reason.and_then(|rest| rest.split('"').next().map(str::to_owned)));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn the_page_explains_every_reason_and_no_other() {
+        let page = include_str!("../../../docs/events.md");
+        let explained: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+            .collect();
+        let mut all: Vec<String> = Reason::ALL.map(|reason| reason.name().to_owned()).to_vec();
+        let planned = planned();
+        assert!(!planned.is_empty());
+        all.extend(planned);
+        for reason in &all {
+            assert!(
+                explained.contains(&reason.as_str()),
+                "{reason} is not explained"
+            );
+        }
+        for reason in explained {
+            assert!(
+                all.iter().any(|known| known == reason),
+                "{reason} is never written"
+            );
+        }
+    }
+}

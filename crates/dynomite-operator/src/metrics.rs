@@ -1,0 +1,239 @@
+//! What `/metrics` shows: the operator's own work, and one line per fact of each cluster.
+
+use std::time::Duration;
+
+use dynomite_api::crd::{ConditionType, DynomiteClusterStatus, condition};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::index::ClusterKey;
+
+/// All metrics of the operator.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<Outcome, Counter>,
+    duration: Histogram,
+    api_errors: Family<ApiError, Counter>,
+    watch_errors: Family<Watch, Counter>,
+    writes: Family<Write, Counter>,
+    leader: Gauge,
+    waiting: Gauge,
+    ready: Family<ClusterLabels, Gauge>,
+    available: Family<ClusterLabels, Gauge>,
+    nodes: Family<ClusterLabels, Gauge>,
+    nodes_ready: Family<ClusterLabels, Gauge>,
+    headroom: Family<ClusterLabels, Gauge>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ApiError {
+    step: &'static str,
+    reason: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Watch {
+    kind: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Write {
+    step: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClusterLabels {
+    namespace: String,
+    cluster: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("dynomite"),
+            reconciles: Family::default(),
+            // From 1 ms to 16 s.
+            duration: Histogram::new(exponential_buckets(0.001, 2.0, 15)),
+            api_errors: Family::default(),
+            watch_errors: Family::default(),
+            writes: Family::default(),
+            leader: Gauge::default(),
+            waiting: Gauge::default(),
+            ready: Family::default(),
+            available: Family::default(),
+            nodes: Family::default(),
+            nodes_ready: Family::default(),
+            headroom: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let of_operator = self.registry.sub_registry_with_prefix("operator");
+        of_operator.register(
+            "reconciles",
+            "Reconciles by outcome",
+            self.reconciles.clone(),
+        );
+        of_operator.register_with_unit(
+            "reconcile_duration",
+            "How long one reconcile took",
+            Unit::Seconds,
+            self.duration.clone(),
+        );
+        of_operator.register(
+            "errors",
+            "Calls that failed, by step of the reconcile and reason",
+            self.api_errors.clone(),
+        );
+        of_operator.register(
+            "watch_errors",
+            "Watches that had to be tried again, by kind",
+            self.watch_errors.clone(),
+        );
+        of_operator.register(
+            "actions",
+            "Actions carried out, by step of the plan",
+            self.writes.clone(),
+        );
+        of_operator.register("leader", "1 while this operator leads", self.leader.clone());
+        of_operator.register(
+            "queue",
+            "Clusters that wait to be looked at",
+            self.waiting.clone(),
+        );
+        let of_cluster = self.registry.sub_registry_with_prefix("cluster");
+        of_cluster.register("ready", "1 while every node is ready", self.ready.clone());
+        of_cluster.register(
+            "available",
+            "1 while every token can be served at the configured consistency",
+            self.available.clone(),
+        );
+        of_cluster.register("nodes", "Nodes the ring should have", self.nodes.clone());
+        of_cluster.register("nodes_ready", "Nodes that serve", self.nodes_ready.clone());
+        of_cluster.register(
+            "token_headroom",
+            "Replicas that the scarcest token may still lose; negative when too many are lost",
+            self.headroom.clone(),
+        );
+    }
+
+    /// Counts a reconcile.
+    pub fn reconciled(&self, outcome: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&Outcome { outcome }).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Counts a call that failed.
+    pub fn call_failed(&self, step: &'static str, reason: &str) {
+        let reason = reason.to_owned();
+        self.api_errors
+            .get_or_create(&ApiError { step, reason })
+            .inc();
+    }
+
+    /// Counts a watch that failed.
+    pub fn watch_failed(&self, kind: String) {
+        self.watch_errors.get_or_create(&Watch { kind }).inc();
+    }
+
+    /// Counts an action that was carried out.
+    pub fn acted(&self, step: &'static str) {
+        self.writes.get_or_create(&Write { step }).inc();
+    }
+
+    /// Says whether this operator leads.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// Says how many clusters wait to be looked at.
+    pub fn queued(&self, waiting: usize) {
+        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+
+    /// Takes over what the status of a cluster says.
+    pub fn cluster(&self, key: &ClusterKey, status: &DynomiteClusterStatus) {
+        let labels = ClusterLabels::of(key);
+        let is = |of| condition(&status.conditions, of).is_some_and(|c| c.status == "True");
+        let set = |family: &Family<ClusterLabels, Gauge>, value: i64| {
+            family.get_or_create(&labels).set(value);
+        };
+        set(&self.ready, i64::from(is(ConditionType::Ready)));
+        set(&self.available, i64::from(is(ConditionType::Available)));
+        let nodes = || status.racks.iter().flat_map(|rack| &rack.nodes);
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        set(&self.nodes, count(nodes().count()));
+        set(
+            &self.nodes_ready,
+            count(nodes().filter(|node| node.ready).count()),
+        );
+        if let Some(least) = status.tokens.iter().map(|token| token.headroom).min() {
+            set(&self.headroom, i64::from(least));
+        }
+    }
+
+    /// Forgets a cluster that is gone.
+    pub fn forget(&self, key: &ClusterKey) {
+        let labels = ClusterLabels::of(key);
+        for family in [
+            &self.ready,
+            &self.available,
+            &self.nodes,
+            &self.nodes_ready,
+            &self.headroom,
+        ] {
+            family.remove(&labels);
+        }
+    }
+
+    /// All metrics in the text format of `OpenMetrics`.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl ClusterLabels {
+    fn of(key: &ClusterKey) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            cluster: key.name.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_is_gone_leaves_no_line_behind() {
+        let metrics = Metrics::default();
+        let key = ClusterKey {
+            namespace: "db".into(),
+            name: "ring".into(),
+        };
+        metrics.cluster(&key, &DynomiteClusterStatus::default());
+        metrics.reconciled("ok", Duration::from_millis(3));
+        let text = metrics.text().expect("text");
+        assert!(text.contains(r#"dynomite_cluster_ready{namespace="db",cluster="ring"} 0"#));
+        assert!(text.contains(r#"dynomite_operator_reconciles_total{outcome="ok"} 1"#));
+        metrics.forget(&key);
+        assert!(!metrics.text().expect("text").contains("ring"));
+    }
+}

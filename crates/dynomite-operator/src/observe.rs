@@ -1,0 +1,323 @@
+//! Gathers what is known of one cluster: from the watches, from its Secrets, and from its nodes' reports.
+//!
+//! Nothing in here can fail: what could not be read is `Unknown`, and the
+//! planner decides what that means.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dynomite_api::contract::NodeReport;
+use dynomite_planner::{Cluster, Kind, Object, Observed, SecretFacts, Seen};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
+use kube::api::{Api, ListParams};
+use kube::{Resource, ResourceExt};
+use tokio::time::Instant;
+
+use crate::certificates;
+use crate::context::{Context, Memory, Secrets};
+use crate::failure::describe;
+use crate::index::{ClusterKey, Index};
+use crate::node_client::{Error as NodeError, NodeClient, Target};
+use crate::reports::Answer;
+
+/// How many nodes of a cluster are asked at once.
+const ASKED_AT_ONCE: usize = 64;
+/// When the Secrets of a settled cluster are looked at again.
+const SECRETS_SETTLED: Duration = Duration::from_secs(600);
+/// When the Secrets of a cluster in which something moves are looked at again.
+const SECRETS_MOVING: Duration = Duration::from_secs(10);
+/// When the Secrets of a cluster that waits for long are looked at again.
+const SECRETS_STUCK: Duration = Duration::from_secs(60);
+/// When a stranger's object on one of our names is looked at again.
+const STRANGERS: Duration = Duration::from_secs(10);
+/// When the warnings of a `StatefulSet` that lacks pods are looked at again.
+const WARNINGS: Duration = Duration::from_secs(10);
+/// How long a cluster may stand still before its waits count as long.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Everything that is known of the cluster now.
+pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> Observed {
+    let key = ClusterKey {
+        namespace: cluster.id.namespace.clone(),
+        name: cluster.id.name.clone(),
+    };
+    let now = Instant::now();
+    let world = &ctx.world;
+    look_at_secrets(ctx, memory, cluster, now).await;
+    let pods = of(&world.pods, &key);
+    let stateful_sets = of(&world.stateful_sets, &key);
+    let reports = ask_nodes(memory, cluster, &pods, now).await;
+    let warnings = warnings(ctx, memory, &key, &stateful_sets, now).await;
+    let mut observed = Observed {
+        stateful_sets,
+        services: of(&world.services, &key),
+        config_maps: of(&world.config_maps, &key),
+        pod_disruption_budgets: of(&world.budgets, &key),
+        claims: of(&world.claims, &key),
+        pods,
+        ca_secret: seen(memory, |secrets| &secrets.ca, certificates::ca_facts),
+        node_secret: seen(memory, |secrets| &secrets.node, certificates::node_facts),
+        kubernetes_nodes: match world.kubernetes_nodes() {
+            Some(nodes) => Seen::Known(nodes.into_iter().collect()),
+            None => Seen::Unknown("the operator may not read Kubernetes nodes".to_owned()),
+        },
+        reports,
+        warnings,
+    };
+    add_strangers(memory, &mut observed, now);
+    observed
+}
+
+/// The client for the nodes of the cluster, made anew when the Secret has changed.
+pub fn node_client(memory: &mut Memory) -> Result<Arc<NodeClient>, String> {
+    let secret = match memory.secrets.as_ref().map(|secrets| &secrets.ca) {
+        Some(Ok(Some(secret))) => secret,
+        Some(Err(why)) => return Err(format!("the operator's certificate is unknown: {why}")),
+        Some(Ok(None)) | None => return Err("there are no certificates yet".to_owned()),
+    };
+    let version = secret.resource_version().unwrap_or_default();
+    if let Some((made_from, client)) = &memory.nodes
+        && *made_from == version
+    {
+        return Ok(Arc::clone(client));
+    }
+    let client = Arc::new(NodeClient::new(secret).map_err(|error| error.to_string())?);
+    memory.nodes = Some((version, Arc::clone(&client)));
+    Ok(client)
+}
+
+fn of<K>(index: &Index<K>, key: &ClusterKey) -> BTreeMap<String, K>
+where
+    K: Resource<DynamicType = ()> + Clone,
+{
+    let objects = index.of_cluster(key);
+    objects
+        .iter()
+        .map(|object| (object.name_any(), object.as_ref().clone()))
+        .collect()
+}
+
+fn seen(
+    memory: &Memory,
+    which: fn(&Secrets) -> &Result<Option<Secret>, String>,
+    facts: fn(&Secret) -> SecretFacts,
+) -> Seen<Option<SecretFacts>> {
+    match memory.secrets.as_ref().map(which) {
+        Some(Ok(secret)) => Seen::Known(secret.as_ref().map(facts)),
+        Some(Err(why)) => Seen::Unknown(why.clone()),
+        None => Seen::Unknown("not read yet".to_owned()),
+    }
+}
+
+/// Reads the Secrets again when what is held of them is too old. A watch would
+/// need the right to list them, and with it to read everyone's.
+async fn look_at_secrets(ctx: &Context, memory: &mut Memory, cluster: &Cluster, now: Instant) {
+    let pause = match (
+        memory.pace.is_settled(),
+        memory.pace.unchanged_for(now) > LONG,
+    ) {
+        (true, _) => SECRETS_SETTLED,
+        (false, true) => SECRETS_STUCK,
+        (false, false) => SECRETS_MOVING,
+    };
+    if let Some(held) = &memory.secrets
+        && held.ca.is_ok()
+        && held.node.is_ok()
+        && now.duration_since(held.at) < pause
+    {
+        return;
+    }
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &cluster.id.namespace);
+    let (ca, node) = (cluster.ca_secret(), cluster.node_secret());
+    let (ca, node) = futures::join!(api.get_opt(&ca), api.get_opt(&node));
+    let understood = |read: Result<Option<Secret>, kube::Error>| {
+        read.map_err(|error| {
+            let failure = describe(&error);
+            ctx.metrics.call_failed("observe", &failure.reason);
+            failure.message
+        })
+    };
+    memory.secrets = Some(Secrets {
+        ca: understood(ca),
+        node: understood(node),
+        at: now,
+    });
+}
+
+/// Asks every pod that has an address, all at once, for its report.
+async fn ask_nodes(
+    memory: &mut Memory,
+    cluster: &Cluster,
+    pods: &BTreeMap<String, Pod>,
+    now: Instant,
+) -> BTreeMap<String, Seen<NodeReport>> {
+    let targets: Vec<(String, Target)> = pods
+        .iter()
+        .filter_map(|(name, pod)| Some((name.clone(), target(cluster, name, pod)?)))
+        .collect();
+    let there: HashSet<&str> = targets
+        .iter()
+        .map(|(_, target)| target.pod_uid.as_str())
+        .collect();
+    memory.pauses.keep_only(|uid| there.contains(uid));
+    let client = match node_client(memory) {
+        Ok(client) => client,
+        Err(why) => {
+            let unknown = |(name, _)| (name, Seen::Unknown(why.clone()));
+            return targets.into_iter().map(unknown).collect();
+        }
+    };
+    client.keep_only(&there);
+    let mut reports = BTreeMap::new();
+    let mut asked = Vec::new();
+    for (name, target) in targets {
+        match memory.pauses.reason(&target.pod_uid, target.address, now) {
+            Some(why) => {
+                reports.insert(name, Seen::Unknown(why));
+            }
+            None => asked.push((name, target)),
+        }
+    }
+    let answers: Vec<_> = stream::iter(asked)
+        .map(|(name, target)| {
+            let client = Arc::clone(&client);
+            async move {
+                let answer = ask(&client, &target).await;
+                (name, target, answer)
+            }
+        })
+        .buffer_unordered(ASKED_AT_ONCE)
+        .collect()
+        .await;
+    for (name, target, answer) in answers {
+        let now = Instant::now();
+        let report = memory
+            .pauses
+            .note(&target.pod_uid, target.address, answer, now);
+        reports.insert(name, report);
+    }
+    reports
+}
+
+async fn ask(client: &NodeClient, target: &Target) -> Answer {
+    match client.report(target).await {
+        Ok(report) => Answer::Report(Box::new(report)),
+        Err(error @ NodeError::Deadline(_)) => Answer::Hung(error.to_string()),
+        Err(error) => Answer::Refused(error.to_string()),
+    }
+}
+
+/// The pod as somebody to speak with, once it has an address.
+fn target(cluster: &Cluster, name: &str, pod: &Pod) -> Option<Target> {
+    let status = pod.status.as_ref()?;
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let address: IpAddr = status.pod_ip.as_ref()?.parse().ok()?;
+    Some(Target {
+        pod_uid: pod.uid()?,
+        address,
+        host: cluster.host(name),
+    })
+}
+
+/// Why pods of a `StatefulSet` cannot be created is told by Events only.
+async fn warnings(
+    ctx: &Context,
+    memory: &mut Memory,
+    key: &ClusterKey,
+    stateful_sets: &BTreeMap<String, StatefulSet>,
+    now: Instant,
+) -> BTreeMap<String, String> {
+    let lacking: Vec<&String> = stateful_sets
+        .iter()
+        .filter(|(_, set)| lacks_pods(set))
+        .map(|(name, _)| name)
+        .collect();
+    if lacking.is_empty() || memory.pace.unchanged_for(now) < WARNINGS / 2 {
+        return BTreeMap::new();
+    }
+    if let Some((at, held)) = &memory.warnings
+        && now.duration_since(*at) < WARNINGS
+    {
+        return held.clone();
+    }
+    let api: Api<Event> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let mut found = BTreeMap::new();
+    for name in lacking {
+        let fields =
+            format!("involvedObject.kind=StatefulSet,involvedObject.name={name},type=Warning");
+        match api
+            .list(&ListParams::default().fields(&fields).limit(50))
+            .await
+        {
+            Ok(events) => {
+                let newest = events
+                    .items
+                    .into_iter()
+                    .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+                if let Some(message) = newest.and_then(|event| event.message) {
+                    found.insert(name.clone(), message);
+                }
+            }
+            Err(error) => ctx.metrics.call_failed("observe", &describe(&error).reason),
+        }
+    }
+    memory.warnings = Some((now, found.clone()));
+    found
+}
+
+fn lacks_pods(set: &StatefulSet) -> bool {
+    let wanted = set
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(1);
+    let there = set.status.as_ref().map_or(0, |status| status.replicas);
+    there < wanted
+}
+
+/// Adds what lies on our names without our label, as it was last seen.
+fn add_strangers(memory: &mut Memory, observed: &mut Observed, now: Instant) {
+    memory
+        .strangers
+        .retain(|_, (at, _)| now.duration_since(*at) < STRANGERS);
+    for ((_, name), (_, object)) in &memory.strangers {
+        let name = name.clone();
+        match object.clone() {
+            Object::StatefulSet(o) => {
+                observed.stateful_sets.entry(name).or_insert(o);
+            }
+            Object::Service(o) => {
+                observed.services.entry(name).or_insert(o);
+            }
+            Object::ConfigMap(o) => {
+                observed.config_maps.entry(name).or_insert(o);
+            }
+            Object::PodDisruptionBudget(o) => {
+                observed.pod_disruption_budgets.entry(name).or_insert(o);
+            }
+            Object::PersistentVolumeClaim(o) => {
+                observed.claims.entry(name).or_insert(o);
+            }
+        }
+    }
+}
+
+/// Whether the watches show an object of this kind and name.
+pub fn is_watched(ctx: &Context, namespace: &str, kind: Kind, name: &str) -> bool {
+    let world = &ctx.world;
+    match kind {
+        Kind::StatefulSet => world.stateful_sets.get(namespace, name).is_some(),
+        Kind::Service => world.services.get(namespace, name).is_some(),
+        Kind::ConfigMap => world.config_maps.get(namespace, name).is_some(),
+        Kind::PodDisruptionBudget => world.budgets.get(namespace, name).is_some(),
+        Kind::PersistentVolumeClaim => world.claims.get(namespace, name).is_some(),
+        Kind::Pod => world.pods.get(namespace, name).is_some(),
+        Kind::Secret => false,
+    }
+}

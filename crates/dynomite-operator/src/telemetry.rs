@@ -1,0 +1,20 @@
+//! The log: for people or as JSON, to standard error.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::options::LogFormat;
+
+/// Begins to log. A filter that cannot be read is an error, so that a typing
+/// mistake does not silence the operator.
+pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| format!("--log-level {filter:?} cannot be read: {error}"))?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| error.to_string())
+}
