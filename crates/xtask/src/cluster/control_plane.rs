@@ -117,6 +117,7 @@ pub(super) fn api(layout: &Layout, programs: &Programs) -> Result<[Component; 2]
             ("log-level", "warn"),
         ]),
         network: None,
+        own_directory: None,
         group: group(layout),
     };
     let server = Component {
@@ -154,6 +155,7 @@ pub(super) fn api(layout: &Layout, programs: &Programs) -> Result<[Component; 2]
             ("audit-log-maxbackup", "1"),
         ]),
         network: None,
+        own_directory: None,
         group: group(layout),
     };
     Ok([etcd, server])
@@ -171,6 +173,7 @@ pub(super) fn controllers(layout: &Layout, programs: &Programs) -> Vec<Component
             program: programs.kubernetes(name),
             arguments: arguments(&all),
             network: None,
+            own_directory: None,
             group: group(layout),
         }
     };

@@ -259,7 +259,7 @@ fn isolate(layout: &Layout) -> Result<()> {
     mount_change("/", everything | MountPropagationFlags::PRIVATE)?;
     // The kubelet asks for mounts that spread into containers; they spread no further than here.
     mount_change("/", everything | MountPropagationFlags::SHARED)?;
-    for directory in ["/run", "/var/log", "/var/lib/cni", "/var/lib/kubelet"] {
+    for directory in ["/run", "/var/log", "/var/lib/cni", node::KUBELET_DIRECTORY] {
         fs::create_dir_all(directory)?;
         mount_memory(directory.as_ref())?;
     }

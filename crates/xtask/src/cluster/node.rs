@@ -23,6 +23,8 @@ const CONTAINERD: &str = include_str!("../../../../tests/cluster/config/containe
 const KUBELET: &str = include_str!("../../../../tests/cluster/config/kubelet.yaml");
 const KUBE_PROXY: &str = include_str!("../../../../tests/cluster/config/kube-proxy.yaml");
 
+/// Where every kubelet puts its socket for device plugins, whatever it is told.
+pub(super) const KUBELET_DIRECTORY: &str = "/var/lib/kubelet";
 /// The bridge that connects the nodes with the control plane.
 const BRIDGE: &str = "nodes";
 /// How long containerd may take to open its socket.
@@ -116,6 +118,10 @@ impl Host {
     /// machine keeps only in memory; its disk stays.
     pub(super) fn power_off(&self, node: Node) -> Result<()> {
         let prefix = format!("{}-", node.name);
+        // The cable first: a machine without power says no farewell to its peers.
+        if node.namespace().exists() {
+            set_cable(node, false)?;
+        }
         self.supervisor
             .stop_where(|name| name.starts_with(&prefix))?;
         Hierarchies::find()?.kill(&self.group(node))?;
@@ -143,6 +149,7 @@ impl Host {
             program,
             arguments,
             network: Some(node.namespace()),
+            own_directory: (name == "kubelet").then_some(KUBELET_DIRECTORY),
             group: self.system_group(node),
         }
     }

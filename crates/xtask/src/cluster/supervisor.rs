@@ -9,6 +9,7 @@
 //!                     '------> Stopped ----------> Running
 //! ```
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,9 @@ pub(super) struct Component {
     pub(super) arguments: Vec<String>,
     /// The network namespace it runs in, when not the cluster's own.
     pub(super) network: Option<PathBuf>,
+    /// A directory that the program has hard-wired and that it must not share with its like: it
+    /// sees an empty one of its own. Its other mounts are everyone's.
+    pub(super) own_directory: Option<&'static str>,
     /// The control group it belongs to.
     pub(super) group: String,
 }
@@ -237,16 +241,30 @@ impl Supervisor {
     fn spawn(&self, component: &Component) -> Result<Child> {
         let path = self.log(&component.name);
         let log = OpenOptions::new().create(true).append(true).open(&path)?;
-        let mut command = match &component.network {
-            Some(network) => {
-                let mut enter = Command::new("nsenter");
-                enter
-                    .arg(format!("--net={}", network.display()))
-                    .arg(&component.program);
-                enter
-            }
-            None => Command::new(&component.program),
-        };
+        let mut words: Vec<OsString> = Vec::new();
+        if let Some(network) = &component.network {
+            words.push("nsenter".into());
+            words.push(format!("--net={}", network.display()).into());
+        }
+        if let Some(directory) = component.own_directory {
+            // Private first: a mount on a shared one would appear everywhere.
+            let script = format!(
+                "mount --make-private {directory} && mount -t tmpfs tmpfs {directory} && exec \"$0\" \"$@\""
+            );
+            let unshare = [
+                "unshare",
+                "--mount",
+                "--propagation",
+                "unchanged",
+                "sh",
+                "-c",
+            ];
+            words.extend(unshare.map(OsString::from));
+            words.push(script.into());
+        }
+        words.push(component.program.clone().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         let child = command
             .args(&component.arguments)
             .stdin(Stdio::null())
