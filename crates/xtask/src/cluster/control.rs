@@ -52,8 +52,8 @@ impl Request {
     fn to_line(&self) -> String {
         match self {
             Self::Status => "status\n".to_owned(),
-            Self::Node(name, action) => format!("node {name} {}\n", word(*action)),
-            Self::Component(name, action) => format!("component {name} {}\n", word(*action)),
+            Self::Node(name, action) => format!("node {name} {}\n", word(action)),
+            Self::Component(name, action) => format!("component {name} {}\n", word(action)),
         }
     }
 
@@ -68,7 +68,7 @@ impl Request {
     }
 }
 
-fn word(action: impl clap::ValueEnum) -> String {
+fn word(action: &impl clap::ValueEnum) -> String {
     action
         .to_possible_value()
         .map(|value| value.get_name().to_owned())

@@ -191,8 +191,8 @@ pub(super) fn controllers(layout: &Layout, programs: &Programs) -> Vec<Component
                 ("use-service-account-credentials", "true"),
                 ("service-cluster-ip-range", SERVICES),
                 ("leader-elect", "false"),
-                // Together with the kubelet's short lease: a dead node is noticed in 12 s, not 50.
-                ("node-monitor-grace-period", "12s"),
+                // Together with the kubelet's short lease: a dead node is noticed in 16 s, not 50.
+                ("node-monitor-grace-period", "16s"),
                 ("node-monitor-period", "2s"),
                 ("kube-api-qps", "200"),
                 ("kube-api-burst", "400"),

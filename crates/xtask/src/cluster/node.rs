@@ -224,18 +224,19 @@ fn connect(node: Node) -> Result<()> {
         node.pods(),
         node.address(),
     ))?;
-    let others: String = NODES
+    let others: Vec<_> = NODES
         .into_iter()
         .filter(|other| *other != node)
-        .map(|other| format!("route add {} via {}\n", other.pods(), other.address()))
+        .map(|other| format!("route add {} via {}", other.pods(), other.address()))
         .collect();
     let inside = format!(
         "link set lo up\n\
          addr add {}/24 dev eth0\n\
          link set eth0 up\n\
          route add default via {CONTROL_PLANE}\n\
-         {others}",
+         {}\n",
         node.address(),
+        others.join("\n"),
     );
     batch(Command::new("ip").args(["-n", name]), &inside)?;
     let status = Command::new("nsenter")

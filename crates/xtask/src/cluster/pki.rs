@@ -103,8 +103,8 @@ impl Authority {
         to: &Path,
     ) -> Result<()> {
         let encoded = |path: PathBuf| -> Result<String> {
-            let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            Ok(BASE64_STANDARD.encode(content))
+            let pem = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            Ok(BASE64_STANDARD.encode(pem))
         };
         let text = format!(
             "apiVersion: v1\n\

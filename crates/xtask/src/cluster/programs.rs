@@ -1,5 +1,6 @@
 //! Builds the cluster's programs from Go modules, once per machine, into a cache outside the checkout.
 
+use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
@@ -9,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
-use super::layout;
+use super::{layout, packages};
 use crate::stage::{Stage, Stages};
 use crate::workspace;
 
@@ -181,6 +182,13 @@ fn ensure_built(module: &Module, stages: &mut Stages) -> Result<PathBuf> {
     if directory.is_dir() {
         return Ok(directory);
     }
+    ensure!(
+        packages::find("go").is_some(),
+        "Go is needed to build {}: {}; install the version that {} names from https://go.dev/dl",
+        module.name,
+        module.purpose,
+        sources(module).join("go.mod").display()
+    );
     let cache = layout::cache()?;
     fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
     stages.run(&format!("building {}", module.name), |stage| {
@@ -255,7 +263,7 @@ fn count_packages(module: &Module) -> Result<u64> {
         "go could not resolve the packages of {}",
         module.name
     );
-    Ok(output.stdout.iter().filter(|byte| **byte == b'\n').count() as u64)
+    Ok(String::from_utf8_lossy(&output.stdout).lines().count() as u64)
 }
 
 /// Go in a module's folder, without what the user's environment would change about the result.
@@ -312,12 +320,10 @@ fn destination(module: &Module, flags: &[String]) -> Result<PathBuf> {
         digest.update(part);
         digest.update([0]);
     }
-    let hex: String = digest
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mut hex = String::new();
+    for byte in digest.finalize().iter().take(8) {
+        write!(hex, "{byte:02x}")?;
+    }
     Ok(layout::cache()?
         .join("bin")
         .join(format!("{}-{hex}", module.name)))
