@@ -101,11 +101,12 @@ fn same_quantity(left: &str, right: &str) -> bool {
 /// Whether the API server may drop a value when it stores it.
 fn is_empty(value: &Value) -> bool {
     match value {
-        Value::Null => true,
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_i64() == Some(0),
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
-        _ => false,
+        Value::Bool(true) => false,
     }
 }
 
@@ -121,7 +122,7 @@ mod tests {
             "replicas": 2,
             "containers": [{"name": "store", "image": "a", "resources": {"limits": {"memory": "1024Mi"}}}],
             "ports": [{"name": "redis", "containerPort": 8102}],
-            "emptyDir": {}, "tolerations": [],
+            "emptyDir": {}, "tolerations": [], "minReadySeconds": 0, "hostNetwork": false,
         }});
         let seen = json!({"spec": {
             "replicas": 2, "other": 1,

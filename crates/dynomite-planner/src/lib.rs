@@ -23,15 +23,19 @@ mod quantity;
 mod ring;
 pub mod safety;
 mod settings;
+mod status;
 mod steps;
 mod tokens;
+mod wait;
 
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use observed::{Claims, KubernetesNode, Observed, SecretFacts, Seen};
 pub use plan::{
-    Action, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned, StepName, Wait,
+    Action, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned, StepName,
     Waiting,
 };
 pub use ring::{Node, Ring};
+pub use status::{invalid_status, status};
 pub use steps::plan;
 pub use tokens::{RECORD_KEY, Tokens};
+pub use wait::Wait;

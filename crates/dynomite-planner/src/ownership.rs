@@ -4,7 +4,8 @@ use dynomite_api::annotations::{FIELD_MANAGER, LABEL_INSTANCE, LABEL_MANAGED_BY}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use crate::cluster::Cluster;
-use crate::plan::{Kind, Wait};
+use crate::plan::Kind;
+use crate::wait::Wait;
 
 /// Why an object that has one of our names must not be touched; `None` when it is ours.
 pub(crate) fn obstacle(cluster: &Cluster, kind: Kind, metadata: &ObjectMeta) -> Option<Wait> {

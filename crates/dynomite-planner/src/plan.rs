@@ -6,6 +6,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use crate::wait::Wait;
+
 /// What the operator does now and what it waits for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
@@ -165,6 +167,10 @@ pub enum EventKind {
 
 /// An object to apply: only the fields the operator owns.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an action holds it in a box, and nothing holds many"
+)]
 pub enum Object {
     /// A rack.
     StatefulSet(StatefulSet),
@@ -235,132 +241,6 @@ impl Object {
         };
         metadata.name.as_deref().unwrap_or_default()
     }
-}
-
-/// Why the operator does not go on by itself right now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// `spec.paused`.
-    Paused,
-    /// An object of ours has a name that someone else's object holds.
-    NameTaken {
-        /// Its kind.
-        kind: Kind,
-        /// Its name.
-        name: String,
-        /// Whose it is, in words.
-        owner: String,
-    },
-    /// An object of a deleted cluster of the same name is still being collected.
-    PreviousOwner {
-        /// Its kind.
-        kind: Kind,
-        /// Its name.
-        name: String,
-    },
-    /// The certificates could not be read.
-    CertificatesUnknown {
-        /// Why.
-        why: String,
-    },
-    /// What is recorded of the tokens cannot be read.
-    TokenRecordUnreadable {
-        /// Name of the `ConfigMap`.
-        name: String,
-        /// Why.
-        why: String,
-    },
-    /// Recorded tokens contradict the spec or each other.
-    TokenMismatch {
-        /// The node.
-        node: String,
-        /// What is recorded, and where.
-        recorded: String,
-        /// What the spec asks for.
-        wanted: String,
-    },
-    /// A node could not be asked.
-    ReportUnknown {
-        /// The node.
-        node: String,
-        /// Why.
-        why: String,
-    },
-    /// A node holds a document that was decided from a newer resource than this one.
-    NewerDocument {
-        /// The node.
-        node: String,
-    },
-    /// Something outside the ring keeps a pod from running.
-    Blocked {
-        /// The rack.
-        rack: String,
-        /// The node.
-        node: String,
-        /// One word, `CamelCase`.
-        reason: &'static str,
-        /// What to do.
-        message: String,
-    },
-    /// A pod is coming up.
-    Starting {
-        /// The node.
-        node: String,
-        /// What it lacks.
-        message: String,
-    },
-    /// The ring has never served and its nodes are not all there yet.
-    ServeGate {
-        /// The nodes that are not.
-        missing: Vec<String>,
-    },
-    /// A node copies its data.
-    WarmingUp {
-        /// The node.
-        node: String,
-        /// From whom; empty when no donor has been found yet.
-        donor: String,
-    },
-    /// A node could not do what it should and tries again.
-    NodeFailed {
-        /// The node.
-        node: String,
-        /// The node's own words.
-        message: String,
-    },
-    /// No replica of a token has proven data: a person must accept the loss.
-    NoProvenReplica {
-        /// The token.
-        token: dynomite_api::Token,
-        /// The node that has most of the data, and its pod's UID.
-        proposal: Option<(String, String)>,
-        /// The command that accepts it.
-        command: String,
-    },
-    /// A node may not leave, and why.
-    MayNotLeave {
-        /// The node.
-        node: String,
-        /// Why not.
-        refusal: crate::safety::Refusal,
-    },
-    /// The `StatefulSet` controller has not yet seen the newest spec.
-    RevisionPending {
-        /// The `StatefulSet`.
-        name: String,
-    },
-    /// Settings are held that take effect only at a restart nobody asked for.
-    RestartRequired {
-        /// The node.
-        node: String,
-        /// Their names.
-        settings: Vec<String>,
-    },
-    /// Pods of a deleted cluster, or of a removed rack, are still leaving.
-    PodsLeaving {
-        /// The pods.
-        pods: Vec<String>,
-    },
 }
 
 /// What became of a plan's actions.

@@ -155,7 +155,7 @@ impl<'a> Node<'a> {
 
     /// Whether nothing but the serve gate keeps the node from serving.
     pub fn poised(&self) -> bool {
-        let normal = |report: &&NodeReport| {
+        let normal = |report: &NodeReport| {
             report
                 .engine
                 .as_ref()
@@ -165,7 +165,7 @@ impl<'a> Node<'a> {
             && self
                 .report
                 .as_ref()
-                .is_ok_and(|report| report.proof.kind != ProofKind::Unproven && normal(&report))
+                .is_ok_and(|report| report.proof.kind != ProofKind::Unproven && normal(report))
     }
 
     /// Whether the node copies a donor's data now.
@@ -176,11 +176,12 @@ impl<'a> Node<'a> {
     }
 
     /// Whether its store may hold proven data, for all that is known: an
-    /// incarnation that runs and has not been heard of might.
+    /// incarnation that runs and has not been heard of might. A pod that leaves
+    /// takes its data's proof with it.
     pub fn may_be_proven(&self) -> bool {
         match &self.report {
             Ok(report) => report.proof.kind != ProofKind::Unproven,
-            Err(_) => self.address().is_some(),
+            Err(_) => self.address().is_some() && !self.terminating(),
         }
     }
 

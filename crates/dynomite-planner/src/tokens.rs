@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::cluster::{CLAIM, Cluster};
 use crate::observed::Observed;
-use crate::plan::Wait;
+use crate::wait::Wait;
 
 /// The key of the token record's only entry: a JSON object from node name to token.
 pub const RECORD_KEY: &str = "tokens.json";

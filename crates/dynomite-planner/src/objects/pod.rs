@@ -203,7 +203,7 @@ fn sidecar(cluster: &Cluster, images: &Images) -> Container {
             ..probe(PATH_LIVE, 5, 6)
         }),
         resources: Some(resources(
-            &cluster.spec.pod.sidecar_resources,
+            cluster.spec.pod.sidecar_resources.as_ref(),
             "10m",
             "32Mi",
         )),
@@ -227,7 +227,11 @@ fn store(cluster: &Cluster) -> Container {
         image: Some(cluster.spec.store.image.clone()),
         command: Some(launch(cluster, "store", &program)),
         env: Some(identity()),
-        resources: Some(resources(&cluster.spec.store.resources, "50m", "128Mi")),
+        resources: Some(resources(
+            cluster.spec.store.resources.as_ref(),
+            "50m",
+            "128Mi",
+        )),
         security_context: Some(security()),
         volume_mounts: Some(vec![mount(RUN, DIR_RUN), mount(CLAIM, DIR_DATA)]),
         ..Container::default()
@@ -244,7 +248,11 @@ fn engine(cluster: &Cluster, images: &Images) -> Container {
         command: Some(launch(cluster, "dynomite", &program)),
         env: Some(identity()),
         ports: Some(vec![port("redis", PORT_CLIENT), port("peer", PORT_PEER)]),
-        resources: Some(resources(&cluster.spec.dynomite.resources, "50m", "64Mi")),
+        resources: Some(resources(
+            cluster.spec.dynomite.resources.as_ref(),
+            "50m",
+            "64Mi",
+        )),
         security_context: Some(security()),
         volume_mounts: Some(vec![mount(RUN, DIR_RUN)]),
         ..Container::default()
@@ -292,11 +300,11 @@ fn identity() -> Vec<EnvVar> {
 /// What the spec gives, or requests that let a small ring run anywhere. There
 /// are no default limits: who wants them knows the data.
 fn resources(
-    given: &Option<ResourceRequirements>,
+    given: Option<&ResourceRequirements>,
     cpu: &str,
     memory: &str,
 ) -> ResourceRequirements {
-    given.clone().unwrap_or_else(|| ResourceRequirements {
+    given.cloned().unwrap_or_else(|| ResourceRequirements {
         requests: Some(BTreeMap::from([
             ("cpu".to_owned(), Quantity(cpu.to_owned())),
             ("memory".to_owned(), Quantity(memory.to_owned())),

@@ -5,8 +5,9 @@ use dynomite_api::contract::{
 };
 
 use super::{Pass, Step, grant};
-use crate::plan::{Action, Wait};
+use crate::plan::Action;
 use crate::ring::{Node, Ring};
+use crate::wait::Wait;
 
 /// Hands out documents. A node whose report is unknown is not written to:
 /// nobody knows which document it holds.

@@ -5,8 +5,9 @@ use dynomite_api::crd::Retention;
 use super::{Pass, Step, delete_seen};
 use crate::cluster::Cluster;
 use crate::ownership::obstacle;
-use crate::plan::{Action, Kind, Wait};
+use crate::plan::{Action, Kind};
 use crate::ring::controller_uid;
+use crate::wait::Wait;
 
 /// Whether deleting the cluster deletes its volumes.
 pub(super) fn clears_volumes(cluster: &Cluster) -> bool {

@@ -19,8 +19,9 @@ use jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::observed::Observed;
-use crate::plan::{Action, Kind, Object, Plan, Planned, StepName, Wait, Waiting};
+use crate::plan::{Action, Kind, Object, Plan, Planned, StepName, Waiting};
 use crate::ring::Ring;
+use crate::wait::Wait;
 
 pub(crate) use warm_up::grant;
 

@@ -1,4 +1,4 @@
-//! Certificates, token record, Services, disruption budget and StatefulSets: made, and made again when they differ.
+//! Certificates, token record, Services, disruption budget and `StatefulSets`: made, and made again when they differ.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,7 +9,8 @@ use crate::compare;
 use crate::objects;
 use crate::observed::{SecretFacts, Seen};
 use crate::ownership::obstacle;
-use crate::plan::{Action, Certificates, Kind, Object, Wait};
+use crate::plan::{Action, Certificates, Kind, Object};
+use crate::wait::Wait;
 
 /// Makes what is missing and repairs what differs.
 pub(super) fn provision(pass: &Pass<'_>) -> Step {

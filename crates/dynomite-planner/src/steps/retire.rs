@@ -1,4 +1,4 @@
-//! Racks that left the spec: their StatefulSets go when the racks that stay can do without them.
+//! Racks that left the spec: their `StatefulSets` go when the racks that stay can do without them.
 
 use dynomite_api::annotations::LABEL_RACK;
 use dynomite_api::contract::{PORT_PEER, Peer};
@@ -6,45 +6,44 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Pass, Step, delete_seen};
-use crate::plan::{Action, EventKind, Kind, Wait};
+use crate::plan::{Action, EventKind, Kind};
 use crate::ring::{controller_uid, owned_by};
 use crate::safety;
+use crate::wait::Wait;
 
 /// Takes one removed rack away in a pass. Its volumes stay: whoever removes the
 /// rack by mistake puts it back and finds them.
 pub(super) fn retire(pass: &Pass<'_>) -> Step {
     let mut step = Step::default();
-    let leaving: Vec<&StatefulSet> = leaving_sets(pass).collect();
-    for set in &leaving {
-        let name = set.metadata.name.clone().unwrap_or_default();
-        if set.metadata.deletion_timestamp.is_some() {
-            step.wait(Wait::PodsLeaving { pods: vec![name] });
-            return step;
-        }
-        if pass.is_moving() {
-            return step;
-        }
-        if let Err(refusal) = safety::may_do_without(pass.cluster, pass.ring) {
-            step.wait(Wait::MayNotLeave {
-                node: name,
-                refusal,
-            });
-            return step;
-        }
-        if let Some(action) = delete_seen(Kind::StatefulSet, &set.metadata, false) {
-            step.act(action, "its rack is no longer in the spec");
-            let told = Action::Event {
-                kind: EventKind::Normal,
-                reason: "RackRetired",
-                message: format!(
-                    "StatefulSet {name} is deleted: its rack left the spec; its volumes stay"
-                ),
-            };
-            step.act(told, "its rack is no longer in the spec");
-        }
+    let Some(set) = leaving_sets(pass).next() else {
+        services(pass, &mut step);
+        return step;
+    };
+    let name = set.metadata.name.clone().unwrap_or_default();
+    if set.metadata.deletion_timestamp.is_some() {
+        step.wait(Wait::PodsLeaving { pods: vec![name] });
         return step;
     }
-    services(pass, &mut step);
+    if pass.is_moving() {
+        return step;
+    }
+    if let Err(refusal) = safety::may_do_without(pass.cluster, pass.ring) {
+        step.wait(Wait::MayNotLeave {
+            node: name,
+            refusal,
+        });
+        return step;
+    }
+    if let Some(action) = delete_seen(Kind::StatefulSet, &set.metadata, false) {
+        let why = "its rack is no longer in the spec";
+        step.act(action, why);
+        let told = Action::Event {
+            kind: EventKind::Normal,
+            reason: "RackRetired",
+            message: format!("StatefulSet {name} is deleted: {why}; its volumes stay"),
+        };
+        step.act(told, why);
+    }
     step
 }
 

@@ -1,12 +1,13 @@
 //! Pods of an older revision: replaced one at a time, rack by rack, each only when its ring can spare it.
 
-use dynomite_api::contract::NodePhase;
+use dynomite_api::contract::{NodePhase, NodeReport, ProofKind};
 use k8s_openapi::api::apps::v1::StatefulSet;
 
 use super::{Pass, Step, delete_seen};
-use crate::plan::{Action, EventKind, Kind, Wait};
+use crate::plan::{Action, EventKind, Kind};
 use crate::ring::Node;
 use crate::safety;
+use crate::wait::Wait;
 
 /// The label in which the `StatefulSet` controller writes a pod's revision.
 const REVISION: &str = "controller-revision-hash";
@@ -78,9 +79,10 @@ fn is_outdated(node: &Node<'_>, revision: &str) -> bool {
 
 /// Whether a pod can be replaced without a loss to anyone: it is not ready, and
 /// either something keeps it from running, or it has given up, or the ring has
-/// never served. A node that may hold proven data is never broken.
+/// never served. A node that says its data is proven is never broken.
 fn is_broken(pass: &Pass<'_>, node: &Node<'_>) -> bool {
-    if node.pod_ready() || node.proven() {
+    let holds_proof = |report: &NodeReport| report.proof.kind != ProofKind::Unproven;
+    if node.pod_ready() || node.report.as_ref().is_ok_and(|report| holds_proof(report)) {
         return false;
     }
     let failed = |phase| phase == NodePhase::Failed;

@@ -11,8 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Pass, Step};
 use crate::objects;
-use crate::plan::{Action, EventKind, Object, Wait};
+use crate::plan::{Action, EventKind, Object};
 use crate::ring::{Node, Ring};
+use crate::wait::Wait;
 
 /// How long complete racks wait for the others before the ring begins without them.
 const GATE_GRACE: SignedDuration = SignedDuration::from_secs(60);

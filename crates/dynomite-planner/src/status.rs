@@ -1,0 +1,510 @@
+//! The status of a cluster: what people, kubectl and other controllers read of what was seen, planned and done.
+
+use std::collections::BTreeMap;
+
+use dynomite_api::contract::{NodeReport, PORT_CLIENT, WarmUpProgress};
+use dynomite_api::crd::{
+    ClusterPhase, ConditionType, DynomiteCluster, DynomiteClusterStatus, NodeStatus, PlanStatus,
+    RackStatus, TokenStatus, WarmUpStatus, set_condition,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::cluster::{Cluster, Rack, Violations};
+use crate::observed::Observed;
+use crate::plan::{Action, Outcome, Plan, StepName};
+use crate::ring::{Node, Ring};
+use crate::wait::Wait;
+
+/// How many entries `status.plan` has at most; a ring of many nodes may wait for each.
+const PLAN_LIMIT: usize = 32;
+
+/// Makes the status after a pass.
+///
+/// Pure, and quiet: with the same facts and its own result as `previous` it
+/// returns an equal status, whatever `now` is.
+pub fn status(
+    cluster: &Cluster,
+    observed: &Observed,
+    plan: &Plan,
+    previous: Option<&DynomiteClusterStatus>,
+    outcome: &Outcome,
+    now: Timestamp,
+) -> DynomiteClusterStatus {
+    let ring = Ring::new(cluster, observed);
+    let view = View {
+        cluster,
+        observed,
+        ring: &ring,
+        plan,
+        outcome,
+    };
+    let ready = ring.nodes.iter().filter(|node| node.ready()).count();
+    let racks: Vec<RackStatus> = cluster.racks.iter().map(|rack| view.rack(rack)).collect();
+    let complete = |rack: &&Rack| ring.of_rack(&rack.name).all(Node::ready);
+    let racks_ready = cluster.racks.iter().filter(complete).count();
+    let mut conditions = previous.map(|p| p.conditions.clone()).unwrap_or_default();
+    for verdict in view.verdicts() {
+        verdict.set(&mut conditions, Some(cluster.generation), now);
+    }
+    DynomiteClusterStatus {
+        observed_generation: Some(cluster.generation),
+        phase: Some(view.phase()),
+        nodes: format!("{ready}/{}", ring.nodes.len()),
+        racks_ready: format!("{racks_ready}/{}", cluster.racks.len()),
+        endpoint: Some(format!(
+            "{}.{}.svc.{}:{PORT_CLIENT}",
+            cluster.id.name, cluster.id.namespace, cluster.spec.cluster_domain
+        )),
+        served_since: ring.served_since.map(Time),
+        conditions,
+        racks,
+        tokens: view.tokens(),
+        plan: view.plan_entries(),
+    }
+}
+
+/// The status of a resource that cannot be carried out: its ring is left as it
+/// is, and what was known of it stays.
+pub fn invalid_status(
+    resource: &DynomiteCluster,
+    violations: &Violations,
+    now: Timestamp,
+) -> DynomiteClusterStatus {
+    let mut status = resource.status.clone().unwrap_or_default();
+    let generation = resource.metadata.generation;
+    status.observed_generation = generation;
+    status.phase = Some(ClusterPhase::Stalled);
+    let message = format!("the spec cannot be carried out: {violations}");
+    for (of, value) in [
+        (ConditionType::Ready, false),
+        (ConditionType::Reconciling, false),
+        (ConditionType::Stalled, true),
+    ] {
+        let verdict = Verdict::new(of, Some(value), "InvalidSpec", message.clone());
+        verdict.set(&mut status.conditions, generation, now);
+    }
+    status.plan = vec![PlanStatus {
+        step: StepName::Provision.name().to_owned(),
+        reason: "InvalidSpec".to_owned(),
+        message,
+    }];
+    status
+}
+
+/// What one condition says.
+struct Verdict {
+    of: ConditionType,
+    status: Option<bool>,
+    reason: String,
+    message: String,
+}
+
+impl Verdict {
+    fn new(
+        of: ConditionType,
+        status: Option<bool>,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            of,
+            status,
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+
+    fn set(&self, conditions: &mut Vec<Condition>, generation: Option<i64>, now: Timestamp) {
+        set_condition(
+            conditions,
+            self.of,
+            self.status,
+            &self.reason,
+            &self.message,
+            generation,
+            now,
+        );
+    }
+}
+
+/// Everything a status is made from.
+struct View<'a> {
+    cluster: &'a Cluster,
+    observed: &'a Observed,
+    ring: &'a Ring<'a>,
+    plan: &'a Plan,
+    outcome: &'a Outcome,
+}
+
+impl View<'_> {
+    /// The actions that change something.
+    fn changes(&self) -> impl Iterator<Item = &crate::plan::Planned> {
+        let actions = self.plan.actions.iter();
+        actions.filter(|planned| !matches!(planned.action, Action::Event { .. }))
+    }
+
+    /// The waits that keep the cluster from being as declared.
+    fn obstacles(&self) -> impl Iterator<Item = &Wait> {
+        self.plan
+            .waits
+            .iter()
+            .map(|w| &w.wait)
+            .filter(|w| !w.informs())
+    }
+
+    fn stalling(&self) -> Option<&Wait> {
+        self.obstacles().find(|wait| wait.stalls())
+    }
+
+    /// What most explains why the cluster is not as declared: what a person must
+    /// do, what cannot work, what failed, and only then what just takes time.
+    fn explanation(&self) -> Option<(String, String)> {
+        let said = |wait: &Wait| (wait.reason().to_owned(), wait.message());
+        let rank = |wait: &&Wait| match wait {
+            wait if wait.stalls() => 0,
+            Wait::Blocked { .. } => 1,
+            Wait::NodeFailed { .. } | Wait::PreviousOwner { .. } => 2,
+            Wait::MayNotLeave { .. } => 4,
+            _ => 3,
+        };
+        let worst = self.obstacles().min_by_key(rank);
+        if let Some(wait) = worst.filter(|wait| rank(wait) < 2) {
+            return Some(said(wait));
+        }
+        if let Some(failure) = self.outcome.failures.first() {
+            let message = format!("{}: {}", failure.target, failure.message);
+            return Some((failure.reason.clone(), message));
+        }
+        if let Some(wait) = worst {
+            return Some(said(wait));
+        }
+        let planned = self.changes().next()?;
+        let message = format!("{}: {}", planned.action.target(), planned.why);
+        Some(("Changing".to_owned(), message))
+    }
+
+    fn settled(&self) -> bool {
+        self.changes().next().is_none()
+            && self.obstacles().next().is_none()
+            && self.outcome.failures.is_empty()
+    }
+
+    /// The ready replicas of each token, in order of the tokens.
+    fn tokens(&self) -> Vec<TokenStatus> {
+        let required = u32::try_from(self.cluster.required()).unwrap_or(u32::MAX);
+        let mut tokens = self.ring.tokens.by_ordinal.clone();
+        tokens.sort_unstable();
+        tokens
+            .into_iter()
+            .map(|token| {
+                let ready = self
+                    .ring
+                    .replicas(token)
+                    .filter(|node| node.ready())
+                    .count();
+                let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+                TokenStatus {
+                    token,
+                    ready,
+                    required,
+                    headroom: ready.cast_signed().saturating_sub_unsigned(required),
+                }
+            })
+            .collect()
+    }
+
+    /// Whether every token can be served; `None` when too little is known.
+    fn available(&self) -> Option<bool> {
+        let required = self.cluster.required();
+        let mut verdict = Some(true);
+        for token in &self.ring.tokens.by_ordinal {
+            let ready = self.ring.replicas(*token).filter(|n| n.ready()).count();
+            // A pod that Kubernetes calls ready and whose sidecar we cannot ask may serve well.
+            let perhaps = |n: &&Node<'_>| n.ready() || (n.pod_ready() && n.report.is_err());
+            let at_best = self.ring.replicas(*token).filter(perhaps).count();
+            if at_best < required {
+                return Some(false);
+            }
+            if ready < required {
+                verdict = None;
+            }
+        }
+        verdict
+    }
+
+    fn verdicts(&self) -> Vec<Verdict> {
+        vec![
+            self.ready(),
+            self.reconciling(),
+            self.stalled(),
+            self.availability(),
+            self.tokens_assigned(),
+            self.paused(),
+        ]
+    }
+
+    fn ready(&self) -> Verdict {
+        let of = ConditionType::Ready;
+        let nodes = self.ring.nodes.len();
+        let all = self.ring.nodes.iter().all(Node::ready);
+        if self.cluster.paused() && all {
+            return Verdict::new(
+                of,
+                Some(true),
+                "Paused",
+                format!("all {nodes} nodes are ready, and spec.paused is true"),
+            );
+        }
+        if all && self.settled() {
+            return Verdict::new(
+                of,
+                Some(true),
+                "AllNodesReady",
+                format!("all {nodes} nodes are ready"),
+            );
+        }
+        let down: Vec<&Node<'_>> = self.ring.nodes.iter().filter(|n| !n.ready()).collect();
+        let unheard = |n: &&Node<'_>| n.pod_ready() && n.report.is_err();
+        let only_unheard = !down.is_empty() && down.iter().all(unheard);
+        let status = (!only_unheard).then_some(false);
+        let (reason, message) = self.explanation().unwrap_or_else(|| {
+            let message = down
+                .first()
+                .map_or_else(String::new, |n| format!("node {}: {}", n.name, n.lacks()));
+            ("NodesNotReady".to_owned(), message)
+        });
+        Verdict::new(of, status, reason, message)
+    }
+
+    fn reconciling(&self) -> Verdict {
+        let of = ConditionType::Reconciling;
+        if self.cluster.paused() && !self.cluster.deleting {
+            return Verdict::new(of, Some(false), "Paused", "spec.paused is true");
+        }
+        if let Some(wait) = self.stalling() {
+            return Verdict::new(of, Some(false), "Stalled", wait.message());
+        }
+        match self.explanation() {
+            Some((reason, message)) => Verdict::new(of, Some(true), reason, message),
+            None => Verdict::new(of, Some(false), "Settled", "the cluster is as declared"),
+        }
+    }
+
+    fn stalled(&self) -> Verdict {
+        let of = ConditionType::Stalled;
+        match self.stalling() {
+            Some(wait) => Verdict::new(of, Some(true), wait.reason(), wait.message()),
+            None => Verdict::new(of, Some(false), "NotStalled", "nothing waits for a person"),
+        }
+    }
+
+    fn availability(&self) -> Verdict {
+        let of = ConditionType::Available;
+        if self.ring.served_since.is_none() {
+            let message = "the ring has not begun to serve";
+            return Verdict::new(of, Some(false), "NeverServed", message);
+        }
+        let poor = self.tokens().into_iter().find(|token| token.headroom < 0);
+        let message = poor.map(|token| {
+            format!(
+                "token {}: {} replicas are ready, the consistency needs {}",
+                token.token, token.ready, token.required
+            )
+        });
+        match self.available() {
+            Some(true) => Verdict::new(
+                of,
+                Some(true),
+                "EveryTokenServed",
+                "every token can be served at the configured consistency",
+            ),
+            Some(false) => Verdict::new(
+                of,
+                Some(false),
+                "TooFewReplicas",
+                message.unwrap_or_default(),
+            ),
+            None => Verdict::new(of, None, "NodeUnknown", message.unwrap_or_default()),
+        }
+    }
+
+    fn tokens_assigned(&self) -> Verdict {
+        let of = ConditionType::TokensAssigned;
+        if let Some(problem) = &self.ring.tokens.problem {
+            return Verdict::new(of, Some(false), problem.reason(), problem.message());
+        }
+        let name = self.cluster.token_record();
+        if self.observed.config_maps.contains_key(&name) {
+            let message =
+                format!("every node has its token; they are recorded in ConfigMap {name}");
+            Verdict::new(of, Some(true), "TokensAssigned", message)
+        } else {
+            Verdict::new(
+                of,
+                Some(false),
+                "NotRecorded",
+                "the tokens are not recorded yet",
+            )
+        }
+    }
+
+    fn paused(&self) -> Verdict {
+        let of = ConditionType::Paused;
+        if self.cluster.paused() {
+            Verdict::new(of, Some(true), "Paused", Wait::Paused.message())
+        } else {
+            Verdict::new(of, Some(false), "NotPaused", "spec.paused is false")
+        }
+    }
+
+    fn phase(&self) -> ClusterPhase {
+        let all_ready = self.ring.nodes.iter().all(Node::ready);
+        let rolling = |wait: &Wait| {
+            matches!(
+                wait,
+                Wait::MayNotLeave { .. } | Wait::RevisionPending { .. }
+            )
+        };
+        if self.cluster.deleting {
+            ClusterPhase::Deleting
+        } else if self.cluster.paused() {
+            ClusterPhase::Paused
+        } else if self.stalling().is_some() {
+            ClusterPhase::Stalled
+        } else if self.ring.served_since.is_none() {
+            ClusterPhase::Provisioning
+        } else if self.available() == Some(false) {
+            ClusterPhase::Unavailable
+        } else if all_ready && self.settled() {
+            ClusterPhase::Ready
+        } else if all_ready
+            || self.obstacles().any(rolling)
+            || self.changes().any(|p| p.action.disrupts())
+        {
+            ClusterPhase::Updating
+        } else {
+            ClusterPhase::Degraded
+        }
+    }
+
+    fn rack(&self, rack: &Rack) -> RackStatus {
+        let nodes: Vec<&Node<'_>> = self.ring.of_rack(&rack.name).collect();
+        let ready = nodes.iter().filter(|node| node.ready()).count();
+        let stuck = nodes
+            .iter()
+            .find_map(|node| Some((node, node.blocker.as_ref()?)));
+        let down = || nodes.iter().find(|node| !node.ready());
+        let message = match stuck {
+            Some((node, blocker)) => format!("node {}: {}", node.name, blocker.message),
+            None => down().map_or_else(String::new, |n| format!("node {}: {}", n.name, n.lacks())),
+        };
+        RackStatus {
+            name: rack.name.clone(),
+            ready: format!("{ready}/{}", nodes.len()),
+            message,
+            nodes: nodes.iter().map(|node| self.node(node)).collect(),
+        }
+    }
+
+    fn node(&self, node: &Node<'_>) -> NodeStatus {
+        let report = node.report.as_ref().ok();
+        let spec = node.pod.and_then(|pod| pod.spec.as_ref());
+        let host = spec.and_then(|spec| spec.node_name.clone());
+        let zone = host.as_ref().and_then(|host| {
+            let known = self.observed.kubernetes_nodes.known()?;
+            known.get(host)?.zone.clone()
+        });
+        NodeStatus {
+            name: node.name.clone(),
+            token: node.token,
+            pod_uid: node.pod.and_then(|pod| pod.metadata.uid.clone()),
+            addresses: self.addresses(node),
+            kubernetes_node: host,
+            zone,
+            phase: report.map(|report| report.phase),
+            since: report.map(|report| Time(report.since)),
+            ready: node.pod_ready(),
+            message: node.lacks(),
+            warm_up: report.and_then(|report| warm_up(report)),
+        }
+    }
+
+    /// The pod's addresses; those it last had while it is away, for its peers
+    /// keep its place on the ring by them.
+    fn addresses(&self, node: &Node<'_>) -> Vec<String> {
+        let status = node.pod.and_then(|pod| pod.status.as_ref());
+        let listed = status
+            .and_then(|s| s.pod_ips.as_ref())
+            .into_iter()
+            .flatten();
+        let mut addresses: Vec<String> = listed.map(|ip| ip.ip.clone()).collect();
+        if addresses.is_empty() {
+            addresses.extend(node.address().map(str::to_owned));
+        }
+        if addresses.is_empty() {
+            let last = &self.cluster.status_addresses;
+            addresses.extend(last.get(&node.name).cloned());
+        }
+        addresses
+    }
+
+    /// What was done or is waited for. Documents handed to nodes are left out:
+    /// they take no time worth telling.
+    fn plan_entries(&self) -> Vec<PlanStatus> {
+        let mut entries: BTreeMap<(StepName, u8, usize), PlanStatus> = BTreeMap::new();
+        let mut add = |step: StepName, class, reason: &str, message: String| {
+            let entry = PlanStatus {
+                step: step.name().to_owned(),
+                reason: reason.to_owned(),
+                message,
+            };
+            let at = entries.len();
+            entries.insert((step, class, at), entry);
+        };
+        for failure in &self.outcome.failures {
+            let message = format!("{}: {}", failure.target, failure.message);
+            add(failure.step, 0, &failure.reason, message);
+        }
+        for planned in self.changes() {
+            if let Some(reason) = verb(&planned.action) {
+                let message = format!("{}: {}", planned.action.target(), planned.why);
+                add(planned.step, 1, reason, message);
+            }
+        }
+        for waiting in &self.plan.waits {
+            add(
+                waiting.step,
+                2,
+                waiting.wait.reason(),
+                waiting.wait.message(),
+            );
+        }
+        entries.into_values().take(PLAN_LIMIT).collect()
+    }
+}
+
+/// One word for an action that is worth telling.
+fn verb(action: &Action) -> Option<&'static str> {
+    match action {
+        Action::Apply(_) => Some("Apply"),
+        Action::Delete { .. } => Some("Delete"),
+        Action::IssueCertificates(_) => Some("IssueCertificates"),
+        Action::SetFinalizer { .. } => Some("SetFinalizer"),
+        Action::Assign { .. } | Action::Event { .. } => None,
+    }
+}
+
+fn warm_up(report: &NodeReport) -> Option<WarmUpStatus> {
+    let WarmUpProgress {
+        donor,
+        stage,
+        attempt,
+        ..
+    } = report.warm_up.as_ref()?;
+    Some(WarmUpStatus {
+        donor: donor.clone(),
+        stage: format!("{stage:?}"),
+        attempt: *attempt,
+    })
+}

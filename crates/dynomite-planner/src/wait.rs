@@ -1,0 +1,250 @@
+//! What the operator waits for: a typed reason, a word for conditions, a sentence for people.
+
+use dynomite_api::Token;
+
+use crate::plan::Kind;
+use crate::safety::Refusal;
+
+/// Why the operator does not go on by itself right now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// `spec.paused`.
+    Paused,
+    /// An object of ours has a name that someone else's object holds.
+    NameTaken {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+        /// Whose it is, in words.
+        owner: String,
+    },
+    /// An object of a deleted cluster of the same name is still being collected.
+    PreviousOwner {
+        /// Its kind.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// The certificates could not be read.
+    CertificatesUnknown {
+        /// Why.
+        why: String,
+    },
+    /// What is recorded of the tokens cannot be read.
+    TokenRecordUnreadable {
+        /// Name of the `ConfigMap`.
+        name: String,
+        /// Why.
+        why: String,
+    },
+    /// Recorded tokens contradict the spec or each other.
+    TokenMismatch {
+        /// The node.
+        node: String,
+        /// What is recorded, and where.
+        recorded: String,
+        /// What the spec asks for.
+        wanted: String,
+    },
+    /// A node could not be asked.
+    ReportUnknown {
+        /// The node.
+        node: String,
+        /// Why.
+        why: String,
+    },
+    /// A node holds a document that was decided from a newer resource than this one.
+    NewerDocument {
+        /// The node.
+        node: String,
+    },
+    /// Something outside the ring keeps a pod from running.
+    Blocked {
+        /// The rack.
+        rack: String,
+        /// The node.
+        node: String,
+        /// One word, `CamelCase`.
+        reason: &'static str,
+        /// What to do.
+        message: String,
+    },
+    /// A pod is coming up.
+    Starting {
+        /// The node.
+        node: String,
+        /// What it lacks.
+        message: String,
+    },
+    /// The ring has never served and its nodes are not all there yet.
+    ServeGate {
+        /// The nodes that are not.
+        missing: Vec<String>,
+    },
+    /// A node copies its data.
+    WarmingUp {
+        /// The node.
+        node: String,
+        /// From whom; empty when no donor has been found yet.
+        donor: String,
+    },
+    /// A node could not do what it should and tries again.
+    NodeFailed {
+        /// The node.
+        node: String,
+        /// The node's own words.
+        message: String,
+    },
+    /// No replica of a token has proven data: a person must accept the loss.
+    NoProvenReplica {
+        /// The token.
+        token: Token,
+        /// The node that has most of the data, and its pod's UID.
+        proposal: Option<(String, String)>,
+        /// The command that accepts it.
+        command: String,
+    },
+    /// A node may not leave, and why.
+    MayNotLeave {
+        /// The node.
+        node: String,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// The `StatefulSet` controller has not yet seen the newest spec.
+    RevisionPending {
+        /// The `StatefulSet`.
+        name: String,
+    },
+    /// Settings are held that take effect only at a restart nobody asked for.
+    RestartRequired {
+        /// The node.
+        node: String,
+        /// Their names.
+        settings: Vec<String>,
+    },
+    /// Pods of a deleted cluster, or of a removed rack, are still leaving.
+    PodsLeaving {
+        /// The pods.
+        pods: Vec<String>,
+    },
+}
+
+impl Wait {
+    /// One word for conditions, `CamelCase`; documented with the conditions.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Paused => "Paused",
+            Self::NameTaken { .. } => "NameTaken",
+            Self::PreviousOwner { .. } => "PreviousOwner",
+            Self::CertificatesUnknown { .. } => "CertificatesUnknown",
+            Self::TokenRecordUnreadable { .. } => "TokenRecordUnreadable",
+            Self::TokenMismatch { .. } => "TokenMismatch",
+            Self::ReportUnknown { .. } => "NodeUnknown",
+            Self::NewerDocument { .. } => "NewerDocument",
+            Self::Blocked { reason, .. } => reason,
+            Self::Starting { .. } => "NodeStarting",
+            Self::ServeGate { .. } => "ServeGate",
+            Self::WarmingUp { .. } => "WarmingUp",
+            Self::NodeFailed { .. } => "NodeFailed",
+            Self::NoProvenReplica { .. } => "NoProvenReplica",
+            Self::MayNotLeave { refusal, .. } => match refusal {
+                Refusal::OtherNodeDown { .. } => "OtherNodeDown",
+                Refusal::PeerWarmingUp { .. } => "PeerWarmingUp",
+                Refusal::NoHeadroom { .. } => "NoHeadroom",
+                Refusal::WouldLoseData => "WouldLoseData",
+            },
+            Self::RevisionPending { .. } => "RevisionPending",
+            Self::RestartRequired { .. } => "RestartRequired",
+            Self::PodsLeaving { .. } => "PodsLeaving",
+        }
+    }
+
+    /// The same for people, with what they can do. It names nothing that
+    /// changes while the wait stays the same.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Paused => "spec.paused is true: set it to false to go on".to_owned(),
+            Self::NameTaken { kind, name, owner } => format!(
+                "{} {name} is needed and {owner}: remove or rename it, or give this cluster another name",
+                kind.name()
+            ),
+            Self::PreviousOwner { kind, name } => format!(
+                "{} {name} of an earlier owner is still being removed; if it stays, delete it",
+                kind.name()
+            ),
+            Self::CertificatesUnknown { why } => format!("the certificates cannot be read: {why}"),
+            Self::TokenRecordUnreadable { name, why } => format!(
+                "the tokens recorded in ConfigMap {name} cannot be read ({why}): repair it, or delete it if the volumes carry their tokens"
+            ),
+            Self::TokenMismatch {
+                node,
+                recorded,
+                wanted,
+            } => format!(
+                "node {node} has token {recorded}, but it should be {wanted}: a node keeps its token for life; declare the racks and tokens as they were"
+            ),
+            Self::ReportUnknown { node, why } => format!("node {node} cannot be asked: {why}"),
+            Self::NewerDocument { node } => {
+                format!("node {node} was told something newer than this operator has seen")
+            }
+            Self::Blocked { node, message, .. } => format!("node {node}: {message}"),
+            Self::Starting { node, message } => format!("node {node} is coming up: {message}"),
+            Self::ServeGate { missing } => format!(
+                "the ring begins to serve when all nodes are ready for it; missing: {}",
+                missing.join(", ")
+            ),
+            Self::WarmingUp { node, donor } if donor.is_empty() => {
+                format!("node {node} looks for a donor")
+            }
+            Self::WarmingUp { node, donor } => format!("node {node} copies its data from {donor}"),
+            Self::NodeFailed { node, message } => format!("node {node} tries again: {message}"),
+            Self::NoProvenReplica {
+                token,
+                proposal,
+                command,
+            } => no_proven_replica(*token, proposal.as_ref(), command),
+            Self::MayNotLeave { node, refusal } => {
+                format!("node {node} is to be replaced and may not leave yet: {refusal}")
+            }
+            Self::RevisionPending { name } => {
+                format!("StatefulSet {name} has not taken over its newest spec yet")
+            }
+            Self::RestartRequired { node, settings } => format!(
+                "node {node} will take {} only when it restarts: annotate the cluster with kubectl.kubernetes.io/restartedAt",
+                settings.join(", ")
+            ),
+            Self::PodsLeaving { pods } => format!("still leaving: {}", pods.join(", ")),
+        }
+    }
+
+    /// Whether nothing goes on without a person.
+    pub fn stalls(&self) -> bool {
+        matches!(
+            self,
+            Self::NameTaken { .. }
+                | Self::TokenRecordUnreadable { .. }
+                | Self::TokenMismatch { .. }
+                | Self::NoProvenReplica { .. }
+                | Self::MayNotLeave {
+                    refusal: Refusal::WouldLoseData,
+                    ..
+                }
+        )
+    }
+
+    /// Whether it is only told, and keeps nothing from being as declared.
+    pub fn informs(&self) -> bool {
+        matches!(self, Self::RestartRequired { .. })
+    }
+}
+
+fn no_proven_replica(token: Token, proposal: Option<&(String, String)>, command: &str) -> String {
+    match proposal {
+        Some((node, _)) => format!(
+            "no node of token {token} has proven data; node {node} has the most. To serve what it has, and lose what it lacks: {command}"
+        ),
+        None => format!("no node of token {token} has proven data"),
+    }
+}
