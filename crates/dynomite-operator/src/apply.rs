@@ -9,6 +9,7 @@ use dynomite_api::annotations::{FIELD_MANAGER, FINALIZER};
 use dynomite_api::contract::NodeDesired;
 use dynomite_api::crd::DynomiteCluster;
 use dynomite_planner::{Action, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned};
+use either::Either;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -402,11 +403,7 @@ where
         preconditions: Some(seen),
         ..DeleteParams::default()
     };
-    match api
-        .delete(name, &parameters)
-        .await
-        .map(|answer| answer.left())
-    {
+    match api.delete(name, &parameters).await.map(Either::left) {
         Ok(Some(mut leaving)) if leaving.meta().deletion_timestamp.is_some() => {
             leaving.meta_mut().managed_fields = None;
             if let Some(index) = index {

@@ -9,6 +9,7 @@
 //! it at their own pace, and until then they trust each other by the old one.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use dynomite_api::contract::{CN_NODE, CN_OPERATOR};
 use dynomite_planner::SecretFacts;
@@ -267,8 +268,13 @@ fn dns_names(der: &CertificateDer<'_>) -> Vec<String> {
 }
 
 fn digest(der: &CertificateDer<'static>) -> String {
-    let hash = Sha256::digest(der);
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(der)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// The certificates of a PEM text, each as it stands there, without what is between them.

@@ -230,7 +230,7 @@ mod tests {
     fn a_cluster_that_does_not_move_is_looked_at_more_rarely() {
         let (mut pace, now) = (Pace::default(), Instant::now());
         let moving = pace.next(Went::Waited, true, now);
-        let later = now + Duration::from_secs(600);
+        let later = now + Duration::from_mins(10);
         let stuck = pace.next(Went::Waited, false, later);
         assert!(moving < stuck);
         assert_eq!(pace.next(Went::Waited, true, later), moving);

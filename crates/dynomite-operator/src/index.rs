@@ -147,7 +147,9 @@ impl<K: Resource<DynamicType = ()> + Clone> Index<K> {
                 inner.put(object, self.cluster_of)
             }
             Event::Apply(object) => inner.put(object, self.cluster_of),
-            Event::Delete(object) => inner.remove(&object_key(&object), object.uid()),
+            Event::Delete(object) => {
+                inner.remove(&object_key(&object), object.meta().uid.as_deref())
+            }
             Event::InitDone => {
                 let seen = inner.listing.remove(scope).unwrap_or_default();
                 let missing: Vec<ObjectKey> = inner
@@ -217,12 +219,12 @@ impl<K: Resource<DynamicType = ()> + Clone> Inner<K> {
     }
 
     /// Removes what is held under `key`, unless it is known to be a successor of `uid`.
-    fn remove(&mut self, key: &ObjectKey, uid: Option<String>) -> Vec<Change<K>> {
+    fn remove(&mut self, key: &ObjectKey, uid: Option<&str>) -> Vec<Change<K>> {
         let Some(held) = self.objects.get(key) else {
             return Vec::new();
         };
         let held_uid = held.meta().uid.clone();
-        if uid.is_some() && held_uid != uid {
+        if uid.is_some() && held_uid.as_deref() != uid {
             return Vec::new();
         }
         if let Some(uid) = held_uid {

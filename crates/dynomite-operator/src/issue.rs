@@ -103,18 +103,15 @@ async fn write(
     };
     let namespace = resource.namespace().unwrap_or_default();
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &namespace);
-    let written = match seen {
-        None => {
-            let parameters = PostParams {
-                field_manager: Some(FIELD_MANAGER.to_owned()),
-                ..PostParams::default()
-            };
-            api.create(&parameters, &secret).await
-        }
-        Some(_) => {
-            let parameters = PatchParams::apply(FIELD_MANAGER).force();
-            api.patch(name, &parameters, &Patch::Apply(&secret)).await
-        }
+    let written = if seen.is_some() {
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        api.patch(name, &parameters, &Patch::Apply(&secret)).await
+    } else {
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        api.create(&parameters, &secret).await
     };
     match written {
         Ok(secret) => Ok(secret),

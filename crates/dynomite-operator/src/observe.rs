@@ -27,17 +27,17 @@ use crate::reports::Answer;
 /// How many nodes of a cluster are asked at once.
 const ASKED_AT_ONCE: usize = 64;
 /// When the Secrets of a settled cluster are looked at again.
-const SECRETS_SETTLED: Duration = Duration::from_secs(600);
+const SECRETS_SETTLED: Duration = Duration::from_mins(10);
 /// When the Secrets of a cluster in which something moves are looked at again.
 const SECRETS_MOVING: Duration = Duration::from_secs(10);
 /// When the Secrets of a cluster that waits for long are looked at again.
-const SECRETS_STUCK: Duration = Duration::from_secs(60);
+const SECRETS_STUCK: Duration = Duration::from_mins(1);
 /// When a stranger's object on one of our names is looked at again.
 const STRANGERS: Duration = Duration::from_secs(10);
 /// When the warnings of a `StatefulSet` that lacks pods are looked at again.
 const WARNINGS: Duration = Duration::from_secs(10);
 /// How long a cluster may stand still before its waits count as long.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// Everything that is known of the cluster now.
 pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> Observed {

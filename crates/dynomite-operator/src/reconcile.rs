@@ -169,7 +169,7 @@ fn until_wake(plan: &Plan, pause: Duration, ctx: &Context) -> Duration {
 
 /// What happens after an error. An invalid resource waits for a change: trying
 /// again cannot help. A follower is woken when it becomes the leader.
-pub fn error_policy(resource: Arc<DynomiteCluster>, error: &Error, ctx: Arc<Context>) -> Action {
+pub fn error_policy(resource: &DynomiteCluster, error: &Error, ctx: &Context) -> Action {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let cluster = resource.metadata.name.as_deref().unwrap_or_default();
     match error {
@@ -180,7 +180,7 @@ pub fn error_policy(resource: Arc<DynomiteCluster>, error: &Error, ctx: Arc<Cont
         }
         Error::Publish(_) | Error::Panicked(_) => {
             tracing::error!(%namespace, %cluster, %error, "reconcile failed");
-            let key = ClusterKey::of_self(resource.as_ref());
+            let key = ClusterKey::of_self(resource);
             let tries = key.map_or(0, |key| ctx.failed_again(&key));
             Action::requeue(backoff(tries))
         }

@@ -20,7 +20,7 @@ const LOOK_STUCK: Duration = Duration::from_secs(2);
 /// The next look at a settled cluster.
 const LOOK_SETTLED: Duration = Duration::from_secs(5);
 /// After how long without a change an unsettled cluster is looked at more rarely.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a node that was asked had to say.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ mod tests {
         let mut pauses = Pauses::default();
         let mut now = Instant::now();
         let mut asked = 0;
-        let end = now + Duration::from_secs(60);
+        let end = now + Duration::from_mins(1);
         while now < end {
             if pauses.reason("uid", HERE, now).is_none() {
                 asked += 1;
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_settled_cluster_is_looked_at_most_rarely() {
-        let long = Duration::from_secs(3600);
+        let long = Duration::from_hours(1);
         assert!(next_look(false, Duration::ZERO) < next_look(false, long));
         assert!(next_look(false, long) < next_look(true, Duration::ZERO));
     }

@@ -146,7 +146,7 @@ pub async fn reconcile_all(ctx: Arc<Context>, stop: CancellationToken) {
         .debounce(DEBOUNCE);
     applier(
         |resource, ctx| reconcile(resource, ctx).boxed(),
-        error_policy,
+        |resource, error, ctx| error_policy(&resource, error, &ctx),
         Arc::clone(&ctx),
         store,
         queue,

@@ -228,10 +228,7 @@ impl World {
         }
     }
 
-    fn mirror_change<K: 'static>(&self, change: &Change<K>)
-    where
-        K: Send + Sync,
-    {
+    fn mirror_change<K: Send + Sync + 'static>(&self, change: &Change<K>) {
         let object: &Arc<K> = change.object();
         let Some(cluster) =
             (object.as_ref() as &dyn std::any::Any).downcast_ref::<DynomiteCluster>()
