@@ -274,27 +274,27 @@ impl Engine {
 
     /// Lets the held writes go when the state and the store allow it.
     pub(crate) fn release_held(&mut self, now: Now) {
-        let open = self.state.admission(Access::Write) == Admission::Send;
-        while open {
-            let ready = self
-                .link(LinkId::STORE)
-                .is_some_and(|link| link.is_up() && !link.is_congested());
-            if !ready {
-                return;
-            }
+        while self.may_release() {
             let Some(write) = self.held.pop() else {
                 return;
             };
             self.store_requests.write_requests += 1;
+            let (store, access) = (LinkId::STORE, Access::Write);
             self.transmit(
                 now,
-                LinkId::STORE,
+                store,
                 write.purpose,
-                Access::Write,
+                access,
                 Kind::Request,
                 &write.payload,
             );
         }
+    }
+
+    fn may_release(&self) -> bool {
+        let store = self.link(LinkId::STORE);
+        self.state.admission(Access::Write) == Admission::Send
+            && store.is_some_and(|link| link.is_up() && !link.is_congested())
     }
 
     /// Each other datacenter gets one copy, by the owner in one rack; that node distributes it.

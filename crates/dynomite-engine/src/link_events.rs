@@ -45,9 +45,7 @@ impl Engine {
             return;
         };
         link.receive(now.since_start, bytes);
-        loop {
-            // An answer may lead to requests over the same link, but never ends it.
-            let Some(link) = self.link_mut(id) else { break };
+        while let Some(link) = self.link_mut(id) {
             match link.next_answer() {
                 Ok(None) => break,
                 Ok(Some(answer)) => {

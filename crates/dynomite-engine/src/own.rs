@@ -110,7 +110,7 @@ impl Engine {
                 b"auth" => return no_password(),
                 b"setname" if at + 1 < request.len() => {
                     if let Err(answer) = self.set_name(id, request.arg(at + 1)) {
-                        return answer;
+                        return Plan::Answer(answer);
                     }
                     at += 2;
                 }
@@ -140,10 +140,10 @@ impl Engine {
         Plan::Answer(out.freeze())
     }
 
-    fn set_name(&mut self, id: SessionId, name: &[u8]) -> Result<(), Plan> {
+    fn set_name(&mut self, id: SessionId, name: &[u8]) -> Result<(), Bytes> {
         let printable = name.iter().all(|byte| (b'!'..=b'~').contains(byte));
         if !printable || name.len() > MAX_CLIENT_NAME {
-            return Err(error(
+            return Err(write::error_reply(
                 "ERR Client names cannot contain spaces, newlines or special characters.",
             ));
         }
@@ -163,7 +163,7 @@ impl Engine {
         match (word.as_slice(), request.len()) {
             (b"setname", 3) => match self.set_name(id, request.arg(2)) {
                 Ok(()) => ok(),
-                Err(answer) => answer,
+                Err(answer) => Plan::Answer(answer),
             },
             (b"getname", 2) => {
                 let name = self.client_mut(id).map(|client| client.name.clone());

@@ -16,6 +16,10 @@ use crate::session::Role;
 use crate::verdict::{Question, Rule};
 
 /// What is to be done with a request.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "moved once and never stored; a box costs more"
+)]
 pub(crate) enum Plan {
     /// This is the answer.
     Answer(Bytes),
@@ -42,18 +46,22 @@ struct Reach {
     abroad: bool,
 }
 
-fn error(text: &str) -> Plan {
-    Plan::Answer(write::error_reply(text))
-}
+/// An order, or the error for whoever asked.
+type Planned = Result<Order, Bytes>;
 
-fn fixed(text: &'static [u8]) -> Plan {
-    Plan::Answer(error_text::reply(text))
+impl From<Planned> for Plan {
+    fn from(planned: Planned) -> Self {
+        match planned {
+            Ok(order) => Self::Ask(order),
+            Err(answer) => Self::Answer(answer),
+        }
+    }
 }
 
 /// The command of a request, or the error for whoever sent it.
-fn command_of(request: &Request) -> Result<&'static Command, Plan> {
+fn command_of(request: &Request) -> Result<&'static Command, Bytes> {
     let Some(command) = command::lookup(request.arg(0)) else {
-        return Err(error(&unknown(request)));
+        return Err(unknown(request));
     };
     if !command.accepts(request.len()) {
         return Err(wrong_arity(command));
@@ -61,8 +69,8 @@ fn command_of(request: &Request) -> Result<&'static Command, Plan> {
     Ok(command)
 }
 
-fn wrong_arity(command: &Command) -> Plan {
-    error(&format!(
+fn wrong_arity(command: &Command) -> Bytes {
+    write::error_reply(&format!(
         "ERR wrong number of arguments for '{}' command",
         command.name
     ))
@@ -77,21 +85,22 @@ fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_CHARS)]).into_owned()
 }
 
-fn unknown(request: &Request) -> String {
-    let args: String = request
-        .args_from(1)
-        .take(SHOWN_ARGS)
-        .map(|arg| format!("'{}' ", shown(arg)))
-        .collect();
+fn unknown(request: &Request) -> Bytes {
     let name = shown(request.arg(0));
-    format!("ERR unknown command '{name}', with args beginning with: {args}")
+    let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    for arg in request.args_from(1).take(SHOWN_ARGS) {
+        text.push('\'');
+        text.push_str(&shown(arg));
+        text.push_str("' ");
+    }
+    write::error_reply(&text)
 }
 
 impl Engine {
     pub(crate) fn plan_for_client(&mut self, now: Now, id: SessionId, request: &Request) -> Plan {
         let command = match command_of(request) {
             Ok(command) => command,
-            Err(answer) => return answer,
+            Err(answer) => return Plan::Answer(answer),
         };
         match command.access {
             Access::Read => self.counters.client_read_requests += 1,
@@ -114,36 +123,25 @@ impl Engine {
             level: own_level.unwrap_or(ring_level),
             abroad: true,
         };
-        self.plan_by_keys(now, command, request, reach)
+        self.plan_by_keys(now, command, request, reach).into()
     }
 
     /// A node of another datacenter wants this done in ours.
     pub(crate) fn plan_for_forward(&mut self, now: Now, request: &Request) -> Plan {
-        let command = match command_of(request) {
-            Ok(command) => command,
-            Err(answer) => return answer,
-        };
-        if matches!(command.class, Class::Store | Class::Own) {
-            return Self::plan_for_peer(request);
-        }
         let reach = Reach {
             level: Consistency::DcOne,
             abroad: false,
         };
-        self.plan_by_keys(now, command, request, reach)
+        let planned = command_of(request).and_then(|command| match command.class {
+            Class::Store | Class::Own => order_for_peer(request),
+            _ => self.plan_by_keys(now, command, request, reach),
+        });
+        planned.into()
     }
 
     /// A coordinator has decided that this is to be done here, whoever owns the keys.
     pub(crate) fn plan_for_peer(request: &Request) -> Plan {
-        let command = match command_of(request) {
-            Ok(command) => command,
-            Err(answer) => return answer,
-        };
-        match command.class {
-            Class::Refused(reason) => error(&reason.text(command.name)),
-            Class::Own => error(&unknown(request)),
-            _ => Plan::Ask(store_only(command, request)),
-        }
+        order_for_peer(request).into()
     }
 
     fn plan_by_keys(
@@ -152,12 +150,12 @@ impl Engine {
         command: &'static Command,
         request: &Request,
         reach: Reach,
-    ) -> Plan {
+    ) -> Planned {
         if let Class::Refused(reason) = command.class {
-            return error(&reason.text(command.name));
+            return Err(write::error_reply(&reason.text(command.name)));
         }
         if !self.topology_known {
-            return fixed(error_text::STATE);
+            return Err(error_text::reply(error_text::STATE));
         }
         let rewritten = if self.settings.deterministic_writes {
             rewrite::deterministic(command.name, request, now, &mut self.stream_clock)
@@ -169,8 +167,8 @@ impl Engine {
             Class::Keyed(keys) => self.plan_keyed(command, keys, request, reach),
             Class::Script => self.plan_script(command, request, reach),
             Class::Split(split) => self.plan_split(command, split, request, reach),
-            Class::Everywhere => Plan::Ask(self.order_everywhere(command, request)),
-            Class::Store | Class::Own | Class::Refused(_) => error(&unknown(request)),
+            Class::Everywhere => Ok(self.order_everywhere(command, request)),
+            Class::Store | Class::Own | Class::Refused(_) => Err(unknown(request)),
         }
     }
 
@@ -180,39 +178,45 @@ impl Engine {
         keys: Keys,
         request: &Request,
         reach: Reach,
-    ) -> Plan {
-        let Some(found) = command::keys_of(keys, request) else {
-            return error("ERR syntax error");
-        };
-        if keys == Keys::Pairs && request.len() % 2 == 0 {
-            return wrong_arity(command);
+    ) -> Planned {
+        let found = command::keys_of(keys, request)
+            .ok_or_else(|| write::error_reply("ERR syntax error"))?;
+        if keys == Keys::Pairs && request.len().is_multiple_of(2) {
+            return Err(wrong_arity(command));
         }
         if keys == Keys::Streams && has_word(request, b"block") {
-            return error(&command::Refusal::Blocking.text("XREAD BLOCK"));
+            return Err(write::error_reply(
+                &command::Refusal::Blocking.text("XREAD BLOCK"),
+            ));
         }
-        match self.common_segment(request, &found) {
-            Ok(Some(segment)) => Plan::Ask(self.order_one(command, request, segment, reach)),
-            Ok(None) => fixed(error_text::CROSS_SLOT),
-            Err(answer) => answer,
-        }
+        let segment = self
+            .common_segment(request, &found)?
+            .ok_or_else(|| error_text::reply(error_text::CROSS_SLOT))?;
+        Ok(self.order_one(command, request, segment, reach))
     }
 
-    fn plan_script(&mut self, command: &'static Command, request: &Request, reach: Reach) -> Plan {
+    fn plan_script(
+        &mut self,
+        command: &'static Command,
+        request: &Request,
+        reach: Reach,
+    ) -> Planned {
+        let error = |text: &str| write::error_reply(&format!("ERR {text}"));
         if request.number(2) == Some(0) {
-            return error("ERR Dynomite: A script needs at least one key, to know where to run");
+            return Err(error(
+                "Dynomite: A script needs at least one key, to know where to run",
+            ));
         }
-        let Some(found) = command::keys_of(Keys::Counted(2), request) else {
-            return error("ERR Number of keys can't be greater than number of args");
-        };
-        match self.common_segment(request, &found) {
-            Ok(Some(segment)) => Plan::Ask(self.order_one(command, request, segment, reach)),
-            Ok(None) => fixed(error_text::SCRIPT_SPANS),
-            Err(answer) => answer,
-        }
+        let found = command::keys_of(Keys::Counted(2), request)
+            .ok_or_else(|| error("Number of keys can't be greater than number of args"))?;
+        let segment = self
+            .common_segment(request, &found)?
+            .ok_or_else(|| error_text::reply(error_text::SCRIPT_SPANS))?;
+        Ok(self.order_one(command, request, segment, reach))
     }
 
     /// The segment that holds all these keys, if one does.
-    fn common_segment(&self, request: &Request, keys: &[usize]) -> Result<Option<usize>, Plan> {
+    fn common_segment(&self, request: &Request, keys: &[usize]) -> Result<Option<usize>, Bytes> {
         let mut common = None;
         for &at in keys {
             let segment = self.segment_of(request.arg(at))?;
@@ -223,9 +227,9 @@ impl Engine {
         Ok(common)
     }
 
-    fn segment_of(&self, key: &[u8]) -> Result<usize, Plan> {
+    fn segment_of(&self, key: &[u8]) -> Result<usize, Bytes> {
         if key.is_empty() {
-            return Err(fixed(error_text::EMPTY_KEY));
+            return Err(error_text::reply(error_text::EMPTY_KEY));
         }
         Ok(self.topology.segment_of(self.settings.placement.token(key)))
     }
@@ -263,20 +267,17 @@ impl Engine {
         split: Split,
         request: &Request,
         reach: Reach,
-    ) -> Plan {
+    ) -> Planned {
         let step = if split == Split::Pairs { 2 } else { 1 };
-        if (request.len() - 1) % step != 0 {
-            return wrong_arity(command);
+        if !(request.len() - 1).is_multiple_of(step) {
+            return Err(wrong_arity(command));
         }
         // Which segments occur, in the order of their first key, and for each key which of them.
         let mut segments: SmallVec<[usize; 1]> = SmallVec::new();
         let mut place_of_segment = vec![u32::MAX; self.topology.segments()];
         let mut places: Vec<u32> = Vec::new();
         for at in (1..request.len()).step_by(step) {
-            let segment = match self.segment_of(request.arg(at)) {
-                Ok(segment) => segment,
-                Err(answer) => return answer,
-            };
+            let segment = self.segment_of(request.arg(at))?;
             let place = &mut place_of_segment[segment];
             if *place == u32::MAX {
                 *place = u32::try_from(segments.len()).unwrap_or(u32::MAX);
@@ -285,7 +286,7 @@ impl Engine {
             places.push(*place);
         }
         if let [segment] = segments[..] {
-            return Plan::Ask(self.order_one(command, request, segment, reach));
+            return Ok(self.order_one(command, request, segment, reach));
         }
         self.counters.fragments += segments.len() as u64;
         let parts = fragments(command.name, request, step, &places, segments.len())
@@ -298,7 +299,7 @@ impl Engine {
             Split::Sum => Merge::Sum,
             Split::Pairs => Merge::AllOk,
         };
-        Plan::Ask(Order {
+        Ok(Order {
             access: command.access,
             parts,
             merge,
@@ -337,6 +338,15 @@ fn copies(command: &Command, reach: Reach, segments: &[usize]) -> SmallVec<[usiz
         SmallVec::from_slice(segments)
     } else {
         SmallVec::new()
+    }
+}
+
+fn order_for_peer(request: &Request) -> Planned {
+    let command = command_of(request)?;
+    match command.class {
+        Class::Refused(reason) => Err(write::error_reply(&reason.text(command.name))),
+        Class::Own => Err(unknown(request)),
+        _ => Ok(store_only(command, request)),
     }
 }
 

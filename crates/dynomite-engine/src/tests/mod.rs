@@ -1,1 +1,10 @@
+//! Rings of several engines in memory, with stores that know a few commands.
 
+mod failover;
+mod quorum;
+mod replication;
+mod sessions;
+mod states;
+mod store;
+mod topology;
+mod world;

@@ -2,9 +2,9 @@
 
 const fn table16() -> [u32; 256] {
     let mut table = [0; 256];
-    let mut index = 0;
+    let mut index = 0_u32;
     while index < 256 {
-        let mut crc = (index as u32) << 8;
+        let mut crc = index << 8;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 0x8000 == 0 {
@@ -14,7 +14,7 @@ const fn table16() -> [u32; 256] {
             };
             bit += 1;
         }
-        table[index] = crc & 0xffff;
+        table[index as usize] = crc & 0xffff;
         index += 1;
     }
     table
@@ -22,9 +22,9 @@ const fn table16() -> [u32; 256] {
 
 const fn table32() -> [u32; 256] {
     let mut table = [0; 256];
-    let mut index = 0;
+    let mut index = 0_u32;
     while index < 256 {
-        let mut crc = index as u32;
+        let mut crc = index;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 1 == 0 {
@@ -34,7 +34,7 @@ const fn table32() -> [u32; 256] {
             };
             bit += 1;
         }
-        table[index] = crc;
+        table[index as usize] = crc;
         index += 1;
     }
     table

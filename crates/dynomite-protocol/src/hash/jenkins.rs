@@ -27,13 +27,14 @@ fn finish(mut a: u32, mut b: u32, mut c: u32) -> u32 {
     (c ^ b).wrapping_sub(b.rotate_left(24))
 }
 
-fn words(block: &[u8]) -> [u32; 3] {
+/// Adds a block of up to twelve bytes, as if zeros followed it.
+fn add(block: &[u8], a: &mut u32, b: &mut u32, c: &mut u32) {
     let mut padded = [0_u8; 12];
     padded[..block.len()].copy_from_slice(block);
-    let word = |at: usize| {
-        u32::from_le_bytes([padded[at], padded[at + 1], padded[at + 2], padded[at + 3]])
-    };
-    [word(0), word(4), word(8)]
+    for (lane, word) in [a, b, c].into_iter().zip(padded.chunks_exact(4)) {
+        let word = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        *lane = lane.wrapping_add(word);
+    }
 }
 
 pub(super) fn jenkins(key: &[u8]) -> u32 {
@@ -44,16 +45,13 @@ pub(super) fn jenkins(key: &[u8]) -> u32 {
     let (mut a, mut b, mut c) = (start, start, start);
     let mut rest = key;
     while rest.len() > 12 {
-        let [x, y, z] = words(&rest[..12]);
-        a = a.wrapping_add(x);
-        b = b.wrapping_add(y);
-        c = c.wrapping_add(z);
+        add(&rest[..12], &mut a, &mut b, &mut c);
         mix(&mut a, &mut b, &mut c);
         rest = &rest[12..];
     }
     if rest.is_empty() {
         return c;
     }
-    let [x, y, z] = words(rest);
-    finish(a.wrapping_add(x), b.wrapping_add(y), c.wrapping_add(z))
+    add(rest, &mut a, &mut b, &mut c);
+    finish(a, b, c)
 }
