@@ -169,10 +169,12 @@ impl Door {
     pub(crate) async fn next(&self) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, from)) => match self.places.clone().try_acquire_owned() {
-                    Ok(permit) => return (stream, from, permit),
-                    Err(_) => tracing::warn!(%from, "too many connections; one was closed"),
-                },
+                Ok((stream, from)) => {
+                    if let Ok(permit) = self.places.clone().try_acquire_owned() {
+                        return (stream, from, permit);
+                    }
+                    tracing::warn!(%from, "too many connections; one was closed");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;

@@ -140,7 +140,11 @@ impl Link {
                     starts: status.starts,
                 });
                 let terminating = status.terminating.then_some(ProcessEvent::Terminating);
-                [Some(ProcessEvent::LauncherUp { running }), started, terminating]
+                [
+                    Some(ProcessEvent::LauncherUp { running }),
+                    started,
+                    terminating,
+                ]
             }
             Message::Started {
                 pid,

@@ -40,7 +40,6 @@ use clap::Args;
 use dynomite_api::contract::DIR_RUN;
 
 pub(crate) use client::Client;
-pub(crate) use server::socket_path;
 
 /// The launcher that needs no program: it runs the sidecar.
 const SIDECAR: &str = "sidecar";

@@ -181,7 +181,10 @@ mod tests {
         ];
         for message in messages {
             let line = encode(&message);
-            assert_eq!(line.iter().filter(|&&byte| byte == b'\n').count(), 1);
+            assert_eq!(
+                line.iter().position(|&byte| byte == b'\n'),
+                Some(line.len() - 1)
+            );
             assert_eq!(serde_json::from_slice::<Message>(&line).unwrap(), message);
         }
     }

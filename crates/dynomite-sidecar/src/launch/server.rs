@@ -256,7 +256,7 @@ async fn receive(id: u64, stream: Arc<UnixStream>, sender: mpsc::Sender<(u64, Re
 }
 
 /// The socket of the launcher `name`.
-pub(crate) fn socket_path(sockets: &Path, name: &str) -> PathBuf {
+pub(super) fn socket_path(sockets: &Path, name: &str) -> PathBuf {
     sockets.join(format!("{name}.sock"))
 }
 

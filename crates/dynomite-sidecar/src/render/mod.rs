@@ -9,7 +9,7 @@ mod engine;
 mod store;
 
 pub(crate) use engine::engine_conf;
-pub(crate) use store::{Directive, store_conf, store_directives};
+pub(crate) use store::store_conf;
 
 use thiserror::Error;
 

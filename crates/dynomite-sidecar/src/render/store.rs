@@ -15,11 +15,11 @@ const VALUE_LIMIT: usize = 1024;
 
 /// One line of the file: a name and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Directive {
+struct Directive {
     /// Its name, in lower case.
-    pub(crate) name: String,
+    name: String,
     /// Its arguments, unquoted.
-    pub(crate) arguments: Vec<String>,
+    arguments: Vec<String>,
 }
 
 impl Directive {
@@ -121,14 +121,7 @@ pub(crate) fn store_conf(desired: &NodeDesired, site: &Site) -> Result<String, R
     Ok(text)
 }
 
-/// The same, before it becomes text.
-///
-/// # Errors
-/// As [`store_conf`].
-pub(crate) fn store_directives(
-    desired: &NodeDesired,
-    site: &Site,
-) -> Result<Vec<Directive>, RenderError> {
+fn store_directives(desired: &NodeDesired, site: &Site) -> Result<Vec<Directive>, RenderError> {
     let mut directives = place(site);
     directives.push(Directive::new(
         "maxmemory",
@@ -214,7 +207,7 @@ fn persistence(
 fn save_rules(rules: &str) -> Result<Vec<Directive>, RenderError> {
     let numbers: Vec<&str> = rules.split_whitespace().collect();
     let digits = |text: &&str| text.parse::<u32>().is_ok_and(|number| number > 0);
-    if numbers.len() % 2 != 0 || !numbers.iter().all(digits) {
+    if !numbers.len().is_multiple_of(2) || !numbers.iter().all(digits) {
         let want = "pairs of seconds and changes, as in \"3600 1 300 100\"";
         return Err(wrong("save", rules, want));
     }

@@ -130,9 +130,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let follow = desired_file::follow(file, Arc::clone(&site), view.clone(), inputs.clone());
         tokio::spawn(follow);
     }
-    let plain = plain::serve(Arc::clone(&site), view.clone(), inputs.clone());
-    let secure = secure::serve(Arc::clone(&site), view.clone(), inputs.clone());
-    let tunnel = tunnel::serve(Arc::clone(&site), view, inputs);
+    let credentials = secure::Credentials::watch(site.tls_dir.clone());
+    let traffic = Arc::<tunnel::Traffic>::default();
+    let plain = plain::serve(&site, view.clone(), inputs.clone(), Arc::clone(&traffic));
+    let secure = secure::serve(
+        &site,
+        credentials.clone(),
+        view.clone(),
+        inputs.clone(),
+        Arc::clone(&traffic),
+    );
+    let tunnel = tunnel::serve(&site, credentials, view, inputs, traffic);
     tokio::select! {
         () = driver.run() => Ok(ExitCode::SUCCESS),
         ended = plain => ended_early("the plain port", ended),

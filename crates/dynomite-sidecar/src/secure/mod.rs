@@ -19,9 +19,17 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{Client, ReplicationStream};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::http;
+use crate::shared::{Input, Site, View};
+use crate::tunnel::Traffic;
+
+pub(crate) use client::Client;
 pub(crate) use credentials::Credentials;
-pub(crate) use server::Server;
+use server::Server;
 
 /// The node name of whoever asks for a copy.
 pub(crate) const HEADER_NODE: &str = "dynomite-node";
@@ -31,3 +39,20 @@ pub(crate) const HEADER_TOKEN: &str = "dynomite-token";
 pub(crate) const HEADER_CLUSTER: &str = "dynomite-cluster-uid";
 /// The node name of the donor: in the request whom it means, in the answer who it is.
 pub(crate) const HEADER_DONOR: &str = "dynomite-donor";
+
+/// Serves the mutual-TLS port for as long as the task lives.
+///
+/// # Errors
+/// When the port cannot be listened at.
+pub(crate) async fn serve(
+    site: &Site,
+    credentials: Credentials,
+    view: watch::Receiver<View>,
+    inputs: mpsc::Sender<Input>,
+    traffic: Arc<Traffic>,
+) -> anyhow::Result<()> {
+    let listener = http::listen(site.listen, site.ports.secure)?;
+    let server = Server::new(credentials, inputs, view, traffic);
+    server.run(listener).await;
+    Ok(())
+}

@@ -51,7 +51,7 @@ const HEADER_LIMIT: usize = 253;
 
 /// Serves the mutual-TLS port; clones serve the same node.
 #[derive(Clone, Debug)]
-pub(crate) struct Server {
+pub(super) struct Server {
     credentials: Credentials,
     inputs: mpsc::Sender<Input>,
     view: watch::Receiver<View>,
@@ -193,7 +193,7 @@ impl Server {
         }
         match route {
             Route::Desired => self.desired(request).await,
-            Route::Report => self.report(identity).await,
+            Route::Report => self.report(identity),
             Route::Replication => self.replication(request).await,
         }
     }
@@ -225,7 +225,7 @@ impl Server {
         }
     }
 
-    async fn report(self, identity: &Identity) -> Answer {
+    fn report(&self, identity: &Identity) -> Answer {
         if *identity == Identity::Operator {
             // A full queue means the driver has more urgent news; the next
             // report will be asked for soon.

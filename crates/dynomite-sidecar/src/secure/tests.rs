@@ -352,7 +352,7 @@ async fn a_copy_is_opened_for_a_peer_and_cut_when_it_is_not_proven() {
     let mut heard = [0; 6];
     local.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"PING\r\n");
-    local.write_all(&[7; 100_000]).await.unwrap();
+    local.write_all(&vec![7; 100_000]).await.unwrap();
     let mut copied = vec![0; 100_000];
     stream.read_exact(&mut copied).await.unwrap();
     assert!(copied.iter().all(|&byte| byte == 7));

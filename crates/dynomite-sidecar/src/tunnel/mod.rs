@@ -14,9 +14,9 @@ use dynomite_api::contract::Donor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use crate::http::Door;
-use crate::secure::Client;
-use crate::shared::{Input, ReplicationAsk, View};
+use crate::http::{self, Door};
+use crate::secure::{Client, Credentials};
+use crate::shared::{Input, ReplicationAsk, Site, View};
 
 pub(crate) use pipe::pipe;
 
@@ -40,6 +40,24 @@ pub(crate) struct Tunnel {
     inputs: mpsc::Sender<Input>,
     view: watch::Receiver<View>,
     traffic: Arc<Traffic>,
+}
+
+/// Serves the tunnel for as long as the task lives.
+///
+/// # Errors
+/// When the port cannot be listened at.
+pub(crate) async fn serve(
+    site: &Site,
+    credentials: Credentials,
+    view: watch::Receiver<View>,
+    inputs: mpsc::Sender<Input>,
+    traffic: Arc<Traffic>,
+) -> anyhow::Result<()> {
+    let address = site.replication();
+    let listener = http::listen(address.ip(), address.port())?;
+    let tunnel = Tunnel::new(Client::new(credentials), inputs, view, traffic);
+    tunnel.run(listener).await;
+    Ok(())
 }
 
 impl Tunnel {
