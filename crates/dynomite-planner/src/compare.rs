@@ -47,6 +47,11 @@ fn covers(field: &str, ours: &Value, seen: Option<&Value>) -> bool {
 }
 
 fn object(field: &str, ours: &Map<String, Value>, seen: &Map<String, Value>) -> bool {
+    // Server-side apply replaces these as a whole: one more label selects other pods.
+    let whole = matches!(field, "selector" | "matchLabels" | "nodeSelector");
+    if whole && ours.len() != seen.len() {
+        return false;
+    }
     ours.iter().all(|(key, value)| {
         // Within resources the keys are names of resources: the values are quantities.
         let field = if is_quantity(field) { field } else { key };
@@ -147,6 +152,15 @@ mod tests {
             json!({"a": {"b": "1", "list": ["x", "y"], "env": [{"name": "m", "value": "v"}]}}),
         ] {
             assert!(!holds(&ours, &seen), "{seen}");
+        }
+    }
+
+    #[test]
+    fn one_more_label_in_a_selector_is_a_difference() {
+        for field in ["selector", "matchLabels", "nodeSelector", "labels"] {
+            let ours = json!({field: {"app": "x"}});
+            let seen = json!({field: {"app": "x", "more": "y"}});
+            assert_eq!(holds(&ours, &seen), field == "labels", "{field}");
         }
     }
 
