@@ -14,6 +14,7 @@
 
 mod client;
 mod credentials;
+mod guard;
 mod identity;
 mod server;
 #[cfg(test)]

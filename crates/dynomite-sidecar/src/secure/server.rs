@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::credentials::Credentials;
+use super::guard::Guarded;
 use super::identity::Identity;
 use super::{HEADER_CLUSTER, HEADER_DONOR, HEADER_NODE, HEADER_TOKEN};
 use crate::http::{self, Answer, Door, failure, wrong_method};
@@ -311,7 +312,7 @@ impl Server {
         let sent = &self.traffic.sent;
         let before = sent.load(Ordering::Relaxed);
         let end = tokio::select! {
-            ended = pipe(store, TokioIo::new(peer), sent) => match ended {
+            ended = pipe(store, Guarded::new(TokioIo::new(peer)), sent) => match ended {
                 Ok(()) => "closed by the peer".to_owned(),
                 Err(error) => error.to_string(),
             },

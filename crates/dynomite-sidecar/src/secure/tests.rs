@@ -358,6 +358,14 @@ async fn a_copy_is_opened_for_a_peer_and_cut_when_it_is_not_proven() {
     assert!(copied.iter().all(|&byte| byte == 7));
     assert_eq!(node.traffic.sent.load(Ordering::Relaxed), 100_000);
 
+    // A request that does not belong to replication never arrives.
+    let mut rogue = client.replicate(&node.donor(), &ask()).await.unwrap();
+    let (mut untouched, _) = store.accept().await.unwrap();
+    rogue.write_all(b"PING\r\nFLUSHALL\r\n").await.unwrap();
+    let mut arrived = Vec::new();
+    untouched.read_to_end(&mut arrived).await.unwrap();
+    assert!(!arrived.windows(8).any(|word| word == b"FLUSHALL"));
+
     node.view.send_modify(|view| view.donates = false);
     let end = tokio::time::timeout(PATIENCE, stream.read(&mut heard)).await;
     assert!(matches!(end.unwrap(), Ok(0) | Err(_)), "the stream is cut");
