@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the cluster they run on, namespaces, waiting for conditions.
 
 pub mod cluster;
+pub mod harm;
 pub mod load;
 pub mod namespace;
 pub mod operator;

@@ -4,7 +4,8 @@
 //! of their own end with their standard input, and after `--seconds` at the
 //! latest.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -61,6 +62,15 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         retries: usize,
     },
+    /// Asks for a path over HTTP until the answer is 200; fails when the time is up.
+    Probe {
+        #[arg(long)]
+        target: String,
+        #[arg(long)]
+        path: String,
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Reads the keys of `fill` from one node, again and again, until its input
     /// ends. A refusal is well; a wrong answer is counted.
     Watch {
@@ -72,6 +82,9 @@ enum Command {
         seconds: u64,
     },
 }
+
+/// How long `probe` waits between two looks.
+const PROBE_PERIOD: Duration = Duration::from_millis(100);
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
@@ -92,6 +105,11 @@ fn main() -> Result<()> {
             &prefix,
             retries,
         )?,
+        Command::Probe {
+            target,
+            path,
+            seconds,
+        } => probe(&target, &path, Duration::from_secs(seconds))?,
         Command::Watch {
             target,
             keys,
@@ -345,4 +363,36 @@ fn watch(target: &str, keys: u64, ended: &Arc<AtomicBool>) -> Tally {
         }
     }
     tally
+}
+
+fn probe(target: &str, path: &str, limit: Duration) -> Result<Tally> {
+    let begin = Instant::now();
+    let mut tally = Tally::default();
+    loop {
+        match ask(target, path) {
+            Ok(status) if status.contains(" 200 ") => {
+                tally.right = 1;
+                return Ok(tally);
+            }
+            Ok(_) | Err(_) if begin.elapsed() < limit => tally.failed += 1,
+            Ok(status) => bail!("{target}{path}: {status}"),
+            Err(error) => return Err(error).with_context(|| format!("{target}{path}")),
+        }
+        thread::sleep(PROBE_PERIOD);
+    }
+}
+
+/// The status line of an answer.
+fn ask(target: &str, path: &str) -> Result<String> {
+    let address = target.to_socket_addrs()?.next().context("no address")?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let text = String::from_utf8_lossy(&answer);
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }

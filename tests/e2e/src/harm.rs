@@ -1,0 +1,115 @@
+//! Harm: processes killed, nodes cut off, the API server stopped.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cluster::{run, variable};
+
+/// What a store's process may be called.
+pub const STORE: &[&str] = &["redis-server", "valkey-server"];
+/// What an engine's process is called.
+pub const ENGINE: &[&str] = &["dynomite"];
+/// What the sidecar's process is called.
+pub const SIDECAR: &[&str] = &["dynomite-sideca"];
+
+/// Kills, with SIGKILL, the processes of a pod that are called one of `names`.
+///
+/// The embedded cluster's processes are this machine's: they are found by the
+/// control group that carries the pod's UID.
+pub fn kill(pod_uid: &str, names: &[&str]) -> Result<()> {
+    let pids = processes(pod_uid, names)?;
+    ensure!(!pids.is_empty(), "pod {pod_uid} has no process {names:?}");
+    for pid in pids {
+        let mut command = Command::new("kill");
+        command.args(["-KILL", &pid.to_string()]);
+        let output = run(command, None)?;
+        ensure!(output.success, "kill {pid}: {}", output.stderr);
+    }
+    Ok(())
+}
+
+/// Process ids, on this machine, of a pod's processes.
+pub fn processes(pod_uid: &str, names: &[&str]) -> Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // A process may end while it is looked at: then it is not one of them.
+        let groups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if groups.contains(pod_uid) && names.contains(&name.trim()) {
+            pids.push(pid);
+        }
+    }
+    Ok(pids)
+}
+
+/// Resident memory of a process, KiB.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|rest| rest.split_whitespace().next());
+    number.context("no VmRSS")?.parse().context("VmRSS")
+}
+
+/// `cargo xtask cluster ...` on the embedded cluster.
+pub fn cluster(args: &[&str]) -> Result<String> {
+    let mut command = Command::new(variable("DYNOMITE_E2E_XTASK")?);
+    command.arg("cluster").args(args);
+    let output = run(command, None)?;
+    ensure!(
+        output.success,
+        "cluster {}: {}",
+        args.join(" "),
+        output.stderr
+    );
+    Ok(output.stdout)
+}
+
+/// A node that is cut off the network until this is dropped.
+#[derive(Debug)]
+pub struct CutOff(String);
+
+impl CutOff {
+    /// Cuts the node off.
+    pub fn node(name: &str) -> Result<Self> {
+        cluster(&["node", name, "cut"])?;
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        if let Err(error) = cluster(&["node", &self.0, "join"]) {
+            eprintln!("node {} could not be joined again: {error:#}", self.0);
+        }
+    }
+}
+
+/// The API server, stopped until this is dropped.
+#[derive(Debug)]
+pub struct NoApiServer;
+
+impl NoApiServer {
+    /// Stops it.
+    pub fn begin() -> Result<Self> {
+        cluster(&["apiserver", "stop"])?;
+        Ok(Self)
+    }
+}
+
+impl Drop for NoApiServer {
+    fn drop(&mut self) {
+        if let Err(error) = cluster(&["apiserver", "start"]) {
+            eprintln!("the API server could not be started again: {error:#}");
+        }
+    }
+}

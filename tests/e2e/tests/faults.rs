@@ -1,0 +1,369 @@
+//! What a ring survives: killed processes and pods, a zone cut off, no operator and no API server.
+//!
+//! All tests share one ring, which must be Ready again after each of them.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, SIDECAR, STORE};
+use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, Tally, wait_for};
+
+const NAMESPACE: &str = "e2e-faults";
+const KEYS: &str = "2000";
+/// Within what time a node that cannot serve leaves the endpoints.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(3);
+/// Within what time a node that lost a process, or its pod, serves again.
+const BACK_WITHIN: Duration = Duration::from_mins(1);
+
+struct Fixture {
+    cluster: Cluster,
+    operator: Operator,
+    namespace: Namespace,
+}
+
+impl Fixture {
+    fn ring(&self) -> Result<Ring<'_>> {
+        let ring = Ring::example(&self.cluster, &self.namespace, "three-zones.yaml")?;
+        ring.wait_ready()?;
+        Ok(ring)
+    }
+}
+
+/// The ring all tests share, filled with keys.
+fn fixture() -> Result<&'static Fixture> {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    if FIXTURE.get().is_none() {
+        let cluster = Cluster::from_env()?;
+        let operator = Operator::ensure(&cluster)?;
+        let namespace = Namespace::create(&cluster, NAMESPACE)?;
+        let fixture = FIXTURE.get_or_init(|| Fixture {
+            cluster,
+            operator,
+            namespace,
+        });
+        let targets = fixture.ring()?.rack_targets()?;
+        Load::run(&["fill", "--target", &targets[0], "--keys", KEYS])?;
+    }
+    FIXTURE.get().context("the ring could not be made")
+}
+
+/// A writer through every rack, and a reader at the node that is harmed.
+struct Witnesses {
+    writer: Load,
+    reader: Load,
+}
+
+impl Witnesses {
+    fn of(ring: &Ring, victim: &str, name: &str) -> Result<Self> {
+        let targets = ring.rack_targets()?.join(",");
+        let node = format!(
+            "{victim}.{}-nodes.{}.svc.cluster.local:8102",
+            ring.name,
+            ring.namespace()
+        );
+        Ok(Self {
+            writer: Load::start(&[
+                "hammer",
+                "--targets",
+                &targets,
+                "--prefix",
+                name,
+                "--retries",
+                "2",
+            ])?,
+            reader: Load::start(&["watch", "--target", &node, "--keys", KEYS])?,
+        })
+    }
+
+    /// No acknowledged write is lost, and the node never gave a wrong answer.
+    fn judge(self) -> Result<Tally> {
+        let read = self.reader.stop()?;
+        assert_eq!(
+            read.wrong, 0,
+            "the node answered wrongly: {:?}",
+            read.examples
+        );
+        assert!(read.right > 0, "the node was never read");
+        let wrote = self.writer.stop()?;
+        assert_eq!(
+            wrote.lost, 0,
+            "acknowledged writes are lost: {:?}",
+            wrote.examples
+        );
+        assert!(
+            wrote.acknowledged > 100,
+            "hardly anything was written: {wrote:?}"
+        );
+        Ok(wrote)
+    }
+}
+
+/// Harms a node under load; gives the time until it left the endpoints.
+fn harmed(victim: &str, name: &str, harm: impl FnOnce(&Ring) -> Result<()>) -> Result<Duration> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let token = ring.tokens()?.get(victim).copied();
+    let witnesses = Witnesses::of(&ring, victim, name)?;
+    harm(&ring)?;
+    let begin = Instant::now();
+    ring.wait_endpoint(victim, false, WITHDRAWN_WITHIN)?;
+    let withdrawn = begin.elapsed();
+    ring.wait_endpoint(victim, true, BACK_WITHIN)?;
+    let back = begin.elapsed();
+    ring.wait_ready()?;
+    let wrote = witnesses.judge()?;
+    assert_eq!(
+        wrote.failed, 0,
+        "writes failed on every rack: {:?}",
+        wrote.examples
+    );
+    assert_eq!(
+        ring.tokens()?.get(victim).copied(),
+        token,
+        "the node keeps its token"
+    );
+    same_keys(fixture, &ring, victim)?;
+    println!(
+        "{name}: out of the endpoints after {:.1} s, back after {:.1} s, {} writes, {} of them by a second try",
+        withdrawn.as_secs_f64(),
+        back.as_secs_f64(),
+        wrote.acknowledged,
+        wrote.retried
+    );
+    Ok(withdrawn)
+}
+
+/// Same-token nodes hold the same number of keys.
+fn same_keys(fixture: &Fixture, ring: &Ring, victim: &str) -> Result<()> {
+    let ordinal = victim.rsplit('-').next().unwrap_or_default();
+    wait_for(
+        "same-token nodes to hold the same keys",
+        Duration::from_secs(10),
+        || {
+            let mut counts = Vec::new();
+            for rack in ["dc1-a", "dc1-b", "dc1-c"] {
+                let pod = format!("ring-{rack}-{ordinal}");
+                let args = [
+                    "exec",
+                    &pod,
+                    "-n",
+                    ring.namespace(),
+                    "-c",
+                    "store",
+                    "--",
+                    "redis-cli",
+                    "-s",
+                    "/run/dynomite/store.sock",
+                    "dbsize",
+                ];
+                counts.push(fixture.cluster.kubectl(&args)?.trim().to_owned());
+            }
+            let same = counts.iter().all(|count| count == &counts[0]);
+            Ok(if same {
+                Ok(())
+            } else {
+                Err(format!("{counts:?}"))
+            })
+        },
+    )
+}
+
+#[test]
+fn killed_store_leaves_the_endpoints_and_returns_warm() -> Result<()> {
+    harmed("ring-dc1-a-0", "store", |ring| {
+        harm::kill(&ring.pod_uids()?["ring-dc1-a-0"], STORE)
+    })
+    .map(drop)
+}
+
+#[test]
+fn killed_engine_leaves_the_endpoints_and_returns_warm() -> Result<()> {
+    harmed("ring-dc1-b-1", "engine", |ring| {
+        harm::kill(&ring.pod_uids()?["ring-dc1-b-1"], ENGINE)
+    })
+    .map(drop)
+}
+
+#[test]
+fn killed_pod_leaves_the_endpoints_and_returns_warm() -> Result<()> {
+    let fixture = fixture()?;
+    let victim = "ring-dc1-c-0";
+    let before = fixture.ring()?.pod_uids()?[victim].clone();
+    harmed(victim, "pod", |ring| {
+        let args = [
+            "delete",
+            "pod",
+            victim,
+            "-n",
+            ring.namespace(),
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        ];
+        fixture.cluster.kubectl(&args).map(drop)
+    })?;
+    assert_ne!(
+        fixture.ring()?.pod_uids()?[victim],
+        before,
+        "the pod is another one"
+    );
+    Ok(())
+}
+
+#[test]
+fn killed_sidecar_does_not_take_its_node_out() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let victim = "ring-dc1-a-1";
+    let uid = ring.pod_uids()?[victim].clone();
+    let all = harm::processes(&uid, SIDECAR)?;
+    // Launchers have the same name; the sidecar proper is the one with most memory.
+    let mut sized = Vec::new();
+    for pid in all {
+        sized.push((harm::resident_kib(pid)?, pid));
+    }
+    let (resident, pid) = sized.into_iter().max().context("there is a sidecar")?;
+    println!("the sidecar has {resident} KiB resident");
+    assert!(
+        resident < 12 * 1024,
+        "the sidecar has {resident} KiB resident"
+    );
+    let restarts = restarts(&ring, victim)?;
+    let mut kill = std::process::Command::new("kill");
+    kill.args(["-KILL", &pid.to_string()]);
+    ensure!(
+        dynomite_e2e::cluster::run(kill, None)?.success,
+        "kill {pid}"
+    );
+    wait_for("another sidecar", Duration::from_secs(10), || {
+        let now = harm::processes(&uid, SIDECAR)?;
+        Ok(if now.contains(&pid) || now.is_empty() {
+            Err(format!("{now:?}"))
+        } else {
+            Ok(())
+        })
+    })?;
+    let target = format!("{}:8080", ring.address(victim)?);
+    Load::run(&[
+        "probe",
+        "--target",
+        &target,
+        "--path",
+        "/readyz",
+        "--seconds",
+        "10",
+    ])?;
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?[victim], uid);
+    assert_eq!(
+        self::restarts(&ring, victim)?,
+        restarts,
+        "no container was restarted"
+    );
+    Ok(())
+}
+
+fn restarts(ring: &Ring, pod: &str) -> Result<u64> {
+    let pods = ring.pods()?;
+    let pod = pods
+        .iter()
+        .find(|p| p["metadata"]["name"] == pod)
+        .context("the pod is there")?;
+    let of = |list: &str| {
+        let all = pod["status"][list].as_array().cloned().unwrap_or_default();
+        all.iter()
+            .filter_map(|c| c["restartCount"].as_u64())
+            .sum::<u64>()
+    };
+    Ok(of("containerStatuses") + of("initContainerStatuses"))
+}
+
+#[test]
+fn zone_cut_off_leaves_two_that_serve_and_comes_back() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let uids = ring.pod_uids()?;
+    let targets = ring.rack_targets()?[..2].join(",");
+    let writer = Load::start(&[
+        "hammer",
+        "--targets",
+        &targets,
+        "--prefix",
+        "zone",
+        "--retries",
+        "2",
+    ])?;
+    {
+        let _cut = CutOff::node("node3")?;
+        for victim in ["ring-dc1-c-0", "ring-dc1-c-1"] {
+            ring.wait_endpoint(victim, false, Duration::from_mins(1))?;
+        }
+        for target in &ring.rack_targets()?[..2] {
+            let read = Load::run(&["verify", "--target", target, "--keys", KEYS])?;
+            assert_eq!(read.wrong, 0, "through {target}: {:?}", read.examples);
+        }
+        let (available, reason, _) = ring.condition("Available")?;
+        assert_eq!(available, "True", "two racks are a quorum: {reason}");
+    }
+    ring.wait_ready()?;
+    let wrote = writer.stop()?;
+    assert_eq!((wrote.lost, wrote.failed), (0, 0), "{:?}", wrote.examples);
+    assert_eq!(ring.pod_uids()?, uids, "no pod was restarted");
+    Ok(())
+}
+
+#[test]
+fn ring_lives_without_operator_and_api_server() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let uids = ring.pod_uids()?;
+    let victim = "ring-dc1-b-0";
+    let address = ring.address(victim)?;
+    let long = std::env::var_os("DYNOMITE_TEST_LONG").is_some();
+    let away = Duration::from_secs(if long { 120 } else { 20 });
+    fixture.operator.scale(0)?;
+    let witnesses = Witnesses::of(&ring, victim, "away")?;
+    let begin = Instant::now();
+    {
+        let _stopped = NoApiServer::begin()?;
+        harm::kill(&uids[victim], STORE)?;
+        let target = format!("{address}:8080");
+        Load::run(&[
+            "probe",
+            "--target",
+            &target,
+            "--path",
+            "/readyz",
+            "--seconds",
+            "60",
+        ])?;
+        println!(
+            "the node was back after {:.1} s",
+            begin.elapsed().as_secs_f64()
+        );
+        // The API server stays away for the whole time, with the load going on.
+        wait_for("the time without an API server to pass", away * 2, || {
+            Ok(if begin.elapsed() >= away {
+                Ok(())
+            } else {
+                Err("not yet".to_owned())
+            })
+        })?;
+    }
+    let wrote = witnesses.judge()?;
+    assert_eq!(wrote.failed, 0, "{:?}", wrote.examples);
+    wait_for("the API server", Duration::from_mins(1), || {
+        ring.pods().map(|_| Ok(()))
+    })?;
+    fixture.operator.scale(1)?;
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?, uids, "no pod was restarted");
+    Ok(())
+}
+
+#[test]
+fn zz_the_namespace_goes_away() -> Result<()> {
+    let fixture = fixture()?;
+    fixture.namespace.delete(Duration::from_mins(2))
+}
