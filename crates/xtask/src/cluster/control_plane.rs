@@ -19,8 +19,7 @@ pub(super) const API_SERVER: &str = "kube-apiserver";
 
 /// Writes every certificate and kubeconfig; people's goes through `port` of the host's loopback.
 pub(super) fn write_credentials(layout: &Layout, port: u16) -> Result<()> {
-    let pki = layout.pki();
-    let authority = Authority::create(&pki)?;
+    let authority = Authority::create(&layout.pki())?;
     authority.signing_key("tokens")?;
     authority.issue(
         API_SERVER,
@@ -41,6 +40,24 @@ pub(super) fn write_credentials(layout: &Layout, port: u16) -> Result<()> {
             ..Subject::default()
         },
     )?;
+    issue_clients(&authority, layout)?;
+    let context = format!("embedded-{}", layout.name());
+    let outside = format!("https://127.0.0.1:{port}");
+    authority.kubeconfig("admin", &context, &outside, &layout.kubeconfig())?;
+    fs::write(
+        layout.resolv_conf(),
+        format!(
+            "nameserver {DNS_SERVICE}\n\
+             search default.svc.cluster.local svc.cluster.local cluster.local\n\
+             options ndots:5\n"
+        ),
+    )?;
+    Ok(())
+}
+
+/// Certificates and kubeconfigs of all that asks the API server from inside.
+fn issue_clients(authority: &Authority, layout: &Layout) -> Result<()> {
+    let pki = layout.pki();
     let inside = format!("https://{CONTROL_PLANE}:{API_PORT}");
     let clients = [
         ("admin", "admin", Some("system:masters")),
@@ -84,17 +101,6 @@ pub(super) fn write_credentials(layout: &Layout, port: u16) -> Result<()> {
         let to = pki.join(format!("{name}.kubeconfig"));
         authority.kubeconfig(&name, "inside", &inside, &to)?;
     }
-    let context = format!("embedded-{}", layout.name());
-    let outside = format!("https://127.0.0.1:{port}");
-    authority.kubeconfig("admin", &context, &outside, &layout.kubeconfig())?;
-    fs::write(
-        layout.resolv_conf(),
-        format!(
-            "nameserver {DNS_SERVICE}\n\
-             search default.svc.cluster.local svc.cluster.local cluster.local\n\
-             options ndots:5\n"
-        ),
-    )?;
     Ok(())
 }
 

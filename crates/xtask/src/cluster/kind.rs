@@ -67,6 +67,10 @@ pub(super) fn down(name: &str) -> Result<bool> {
 
 /// Whether kind knows the cluster.
 pub(super) fn exists(name: &str) -> Result<bool> {
+    ensure!(
+        usable(),
+        "kind needs the program kind (https://kind.sigs.k8s.io) and a Docker engine that answers"
+    );
     let output = kind(&["get", "clusters"])
         .output()
         .context("starting kind")?;

@@ -119,7 +119,7 @@ impl Host {
     pub(super) fn power_off(&self, node: Node) -> Result<()> {
         let prefix = format!("{}-", node.name);
         // The cable first: a machine without power says no farewell to its peers.
-        if node.namespace().exists() {
+        if has_cable(node)? {
             set_cable(node, false)?;
         }
         self.supervisor
@@ -204,12 +204,26 @@ pub(super) fn set_cable(node: Node, connected: bool) -> Result<()> {
     ip(&format!("link set {} {state}\n", node.cable()))
 }
 
-/// Removes the node's network; the cable goes with the namespace that has its other end.
+/// Removes the node's network, as much of it as there is. The cable is named too: with its
+/// namespace it would go only when the kernel gets round to it.
 fn disconnect(node: Node) -> Result<()> {
+    if has_cable(node)? {
+        ip(&format!("link delete {}\n", node.cable()))?;
+    }
     if node.namespace().exists() {
         ip(&format!("netns delete {}\n", node.name))?;
     }
     Ok(())
+}
+
+fn has_cable(node: Node) -> Result<bool> {
+    Ok(Command::new("ip")
+        .args(["link", "show", &node.cable()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .context("starting ip")?
+        .success())
 }
 
 /// Makes the node's network: a namespace, a cable to the bridge, routes to everyone's pods.
