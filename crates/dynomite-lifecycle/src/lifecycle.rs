@@ -188,6 +188,14 @@ impl Lifecycle {
         match (name, change) {
             (_, Change::Nothing) => {}
             (_, Change::Attached) => self.launcher_is_back(),
+            (ProcessName::Store, Change::AttachedIdle) => {
+                self.launcher_is_back();
+                self.store_ended(now);
+            }
+            (ProcessName::Engine, Change::AttachedIdle) => {
+                self.launcher_is_back();
+                self.engine_ended(now);
+            }
             (_, Change::Terminating) => self.begin_drain(now, false),
             (ProcessName::Store, Change::Started) => self.store_started(now),
             (ProcessName::Store, Change::Ended) => self.store_ended(now),
@@ -308,9 +316,12 @@ impl Lifecycle {
     }
 
     fn keep_processes(&mut self, now: Timestamp) {
-        if self.desired.is_none()
-            || matches!(self.state, State::Draining(_) | State::Stopped { .. })
-        {
+        if self.desired.is_some() && !self.render_asked {
+            self.render_asked = true;
+            self.effects.push(Effect::Render);
+        }
+        let leaves = matches!(self.state, State::Draining(_) | State::Stopped { .. });
+        if self.files.is_none() || leaves {
             return;
         }
         let effects = self.store_process.keep_up(now);

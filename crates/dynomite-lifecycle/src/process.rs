@@ -68,8 +68,10 @@ pub(crate) struct Process {
 pub(crate) enum Change {
     /// Nothing that matters to the node.
     Nothing,
-    /// The launcher can be spoken to.
+    /// The launcher can be spoken to, and its process runs.
     Attached,
+    /// The launcher can be spoken to, and its process does not run.
+    AttachedIdle,
     /// The process runs, in the incarnation that [`Process::incarnation`] says.
     Started,
     /// It runs no more.
@@ -92,12 +94,13 @@ impl Process {
     pub(crate) fn absorb(&mut self, now: Timestamp, event: ProcessEvent) -> Change {
         match event {
             ProcessEvent::LauncherUp { running } => {
-                self.state = if running {
-                    State::Starting { since: now }
+                if running {
+                    self.state = State::Starting { since: now };
+                    Change::Attached
                 } else {
-                    State::Down { restart_at: now }
-                };
-                Change::Attached
+                    self.state = State::Down { restart_at: now };
+                    Change::AttachedIdle
+                }
             }
             ProcessEvent::Started {
                 incarnation,

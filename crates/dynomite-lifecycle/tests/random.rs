@@ -1,0 +1,181 @@
+//! Random histories: whatever happens in whatever order, nothing unproven serves, and afterwards the node comes back.
+
+mod world;
+
+use dynomite_api::contract::{EngineState, StoreRole};
+use dynomite_lifecycle::{Event, ProcessEvent, ProcessName};
+use proptest::prelude::*;
+use world::{World, bootstrap, desired};
+
+/// Something that happens to the pod.
+#[derive(Clone, Debug)]
+enum Happening {
+    Time(u64),
+    Kill(Who),
+    ContainerGoes(Who),
+    LauncherGoes(Who),
+    LaunchersCome,
+    SidecarRestarts,
+    DonorReachable(bool),
+    DonorRestarts,
+    DonorRefuses,
+    EngineStateMeddled,
+    StoreRoleMeddled,
+    Slow(bool, bool),
+    Complaint(bool),
+    DiskFull(bool),
+    Serve(bool),
+    NoGrant,
+    Donors(bool),
+    Terminating(Who),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Store,
+    Engine,
+}
+
+impl From<Who> for ProcessName {
+    fn from(who: Who) -> Self {
+        match who {
+            Who::Store => Self::Store,
+            Who::Engine => Self::Engine,
+        }
+    }
+}
+
+fn who() -> impl Strategy<Value = Who> {
+    prop_oneof![Just(Who::Store), Just(Who::Engine)]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    use Happening as H;
+    prop_oneof![
+        8 => (1..60_u64).prop_map(H::Time),
+        3 => who().prop_map(H::Kill),
+        1 => who().prop_map(H::ContainerGoes),
+        1 => who().prop_map(H::LauncherGoes),
+        2 => Just(H::LaunchersCome),
+        2 => Just(H::SidecarRestarts),
+        2 => any::<bool>().prop_map(H::DonorReachable),
+        1 => Just(H::DonorRestarts),
+        1 => Just(H::DonorRefuses),
+        1 => Just(H::EngineStateMeddled),
+        1 => Just(H::StoreRoleMeddled),
+        1 => any::<(bool, bool)>().prop_map(|(store, engine)| H::Slow(store, engine)),
+        1 => any::<bool>().prop_map(H::Complaint),
+        1 => any::<bool>().prop_map(H::DiskFull),
+        1 => any::<bool>().prop_map(H::Serve),
+        1 => Just(H::NoGrant),
+        1 => any::<bool>().prop_map(H::Donors),
+        1 => who().prop_map(H::Terminating),
+    ]
+}
+
+fn happen(world: &mut World, happening: Happening) {
+    match happening {
+        Happening::Time(steps) => world.steps(steps),
+        Happening::Kill(who) => world.kill(who.into()),
+        Happening::ContainerGoes(who) => world.container_goes(who.into()),
+        Happening::LauncherGoes(who) => world.launcher_goes(who.into()),
+        Happening::LaunchersCome => world.launchers_come(),
+        Happening::SidecarRestarts => world.sidecar_restarts(),
+        Happening::DonorReachable(reachable) => world.ring.reachable = reachable,
+        Happening::DonorRestarts => world.donor_restarts(),
+        Happening::DonorRefuses => {
+            if let Some(donor) = world.life.donor().map(|donor| donor.name.clone()) {
+                let why = "not proven".to_owned();
+                world.send(Event::DonorRefused { donor, why });
+            }
+        }
+        Happening::EngineStateMeddled => {
+            if let Some(engine) = &mut world.engine {
+                engine.state = EngineState::Standby;
+                world.meddled = true;
+            }
+        }
+        Happening::StoreRoleMeddled => {
+            if let Some(store) = &mut world.store {
+                store.role = StoreRole::Replica;
+                world.meddled = true;
+            }
+        }
+        Happening::Slow(store, engine) => {
+            world.store_slow = store;
+            world.engine_slow = engine;
+        }
+        Happening::Complaint(complains) => {
+            if let Some(store) = &mut world.store {
+                store.complaint = complains.then(|| "MISCONF disk".to_owned());
+            }
+        }
+        Happening::DiskFull(full) => world.disk_full = full,
+        Happening::Serve(serve) => world.desire(|desired| desired.serve = serve),
+        Happening::NoGrant => world.desire(|desired| desired.grant = None),
+        Happening::Donors(some) => world.desire(|held| {
+            held.donors = if some { desired().donors } else { Vec::new() };
+        }),
+        Happening::Terminating(who) => {
+            // Kubelet takes the container away once its launcher has ended.
+            world.send(Event::Process(who.into(), ProcessEvent::Terminating));
+            world.steps(200);
+            world.container_goes(who.into());
+        }
+    }
+}
+
+/// Everything that could be in the node's way is taken out of it.
+fn heal(world: &mut World) {
+    world.ring.reachable = true;
+    world.store_slow = false;
+    world.engine_slow = false;
+    world.disk_full = false;
+    if let Some(store) = &mut world.store {
+        store.complaint = None;
+    }
+    world.launchers_come();
+    world.desire(|held| {
+        held.serve = true;
+        held.donors = desired().donors;
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    /// The world checks after every event that a ready node has all the data,
+    /// that nothing reads from a store that has not, and that every wait has a
+    /// reason.
+    #[test]
+    fn a_node_of_a_ring_that_serves(
+        persistent in any::<bool>(),
+        history in prop::collection::vec(happening(), 1..40),
+    ) {
+        let mut world = World::new(desired());
+        world.files = persistent.then(Default::default);
+        for happening in history {
+            happen(&mut world, happening);
+        }
+        heal(&mut world);
+        world.until_ready();
+    }
+
+    #[test]
+    fn a_node_of_a_ring_that_is_born(
+        serve in any::<bool>(),
+        history in prop::collection::vec(happening(), 1..40),
+    ) {
+        let mut world = World::unborn({
+            let mut desired = desired();
+            desired.grant = Some(bootstrap());
+            desired.serve = serve;
+            desired
+        });
+        for happening in history {
+            happen(&mut world, happening);
+        }
+        heal(&mut world);
+        world.until_ready();
+    }
+}

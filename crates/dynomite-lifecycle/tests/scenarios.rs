@@ -1,0 +1,665 @@
+//! Scenarios of one node's life, each told by what the world then looks like.
+
+mod world;
+
+use dynomite_api::contract::{Awaiting, EngineState, NodePhase, ProofKind, StoreRole, WarmUpStage};
+use dynomite_lifecycle::{Event, ProcessEvent, ProcessName, reason};
+use world::{World, accept_local, bootstrap, desired, one_rack};
+
+fn kind(world: &World) -> ProofKind {
+    world.outline().proof.kind
+}
+
+#[test]
+fn a_ring_that_never_served_begins_by_a_grant_and_waits_for_the_word() {
+    let mut world = World::unborn({
+        let mut desired = desired();
+        desired.grant = Some(bootstrap());
+        desired.serve = false;
+        desired
+    });
+    world.until("held", |world| world.phase() == NodePhase::Held);
+    assert_eq!(world.outline().awaiting, Some(Awaiting::Serve));
+    assert_eq!(kind(&world), ProofKind::Bootstrap);
+    assert!(!world.life.is_ready());
+    assert!(world.exposed);
+    world.desire(|desired| desired.serve = true);
+    assert_eq!(world.phase(), NodePhase::Serving);
+    assert!(world.life.is_ready());
+}
+
+#[test]
+fn without_a_grant_and_without_donors_it_waits_and_says_what_helps() {
+    let mut world = World::unborn({
+        let mut desired = desired();
+        desired.donors.clear();
+        desired
+    });
+    world.steps(100);
+    let outline = world.outline();
+    assert_eq!(outline.phase, NodePhase::Starting);
+    assert_eq!(outline.awaiting, Some(Awaiting::DonorOrGrant));
+    assert_eq!(outline.reason, reason::AWAITING_DONOR);
+    assert!(outline.message.contains("accept the loss"), "{outline:?}");
+    assert!(!world.exposed);
+}
+
+#[test]
+fn a_grant_for_another_pod_opens_nothing() {
+    let mut world = World::unborn({
+        let mut desired = desired();
+        desired.donors.clear();
+        desired.grant = Some(dynomite_api::contract::Grant::Bootstrap {
+            pod_uid: "pod-0".to_owned(),
+        });
+        desired
+    });
+    world.steps(100);
+    assert_eq!(kind(&world), ProofKind::Unproven);
+}
+
+#[test]
+fn a_bootstrap_is_refused_where_there_is_data() {
+    let mut world = World::unborn({
+        let mut desired = desired();
+        desired.donors.clear();
+        desired.grant = Some(bootstrap());
+        desired
+    });
+    if let Some(store) = &mut world.store {
+        store.has.insert(0);
+    }
+    world.steps(40);
+    let outline = world.outline();
+    assert_eq!(outline.reason, reason::BOOTSTRAP_NOT_EMPTY);
+    assert_eq!(outline.awaiting, Some(Awaiting::DonorOrGrant));
+    assert_eq!(outline.phase, NodePhase::Failed);
+    world.desire(|desired| desired.grant = Some(accept_local()));
+    world.steps(40);
+    assert_eq!(kind(&world), ProofKind::AcceptedLocal);
+}
+
+#[test]
+fn a_newcomer_copies_a_donor_and_loses_no_write() {
+    let mut world = World::new(desired());
+    world.until("a copy", |world| {
+        world
+            .outline()
+            .warm_up
+            .is_some_and(|copy| copy.stage == WarmUpStage::Copying)
+    });
+    assert_eq!(
+        world.outline().warm_up.map(|copy| copy.donor),
+        Some("b".to_owned())
+    );
+    let state = world.engine.as_ref().map(|engine| engine.state);
+    assert_eq!(state, Some(EngineState::Standby), "while it copies");
+    world.until("a cut", |world| {
+        world
+            .outline()
+            .warm_up
+            .is_some_and(|copy| copy.stage == WarmUpStage::Cutting)
+    });
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+    assert_eq!(world.outline().proof.kind, ProofKind::WarmUp);
+    assert!(world.is_whole());
+    let role = world.store.as_ref().map(|store| store.role);
+    assert_eq!(role, Some(StoreRole::Primary));
+}
+
+#[test]
+fn a_store_that_is_killed_is_out_at_once_and_comes_back_warm() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.kill(ProcessName::Store);
+    assert!(!world.life.is_ready(), "at once");
+    assert!(!world.exposed);
+    assert!(!world.life.donates());
+    assert!(world.store.is_some(), "restarted at once");
+    world.steps(2);
+    assert_eq!(kind(&world), ProofKind::Unproven);
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+}
+
+#[test]
+fn a_bootstrapped_store_that_is_killed_never_begins_empty_again() {
+    let mut world = World::unborn({
+        let mut desired = desired();
+        desired.grant = Some(bootstrap());
+        desired
+    });
+    world.until_ready();
+    world.steps(10);
+    world.kill(ProcessName::Store);
+    world.steps(3);
+    assert_ne!(kind(&world), ProofKind::Bootstrap);
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp, "the grant is used up");
+}
+
+#[test]
+fn before_the_ring_serves_a_bootstrap_can_be_used_again() {
+    let mut world = World::unborn({
+        let mut desired = desired();
+        desired.grant = Some(bootstrap());
+        desired.serve = false;
+        desired.donors.clear();
+        desired
+    });
+    world.until("held", |world| world.phase() == NodePhase::Held);
+    world.kill(ProcessName::Store);
+    world.until("held again", |world| world.phase() == NodePhase::Held);
+    world.kill(ProcessName::Engine);
+    world.until("held once more", |world| world.phase() == NodePhase::Held);
+    assert_eq!(kind(&world), ProofKind::Bootstrap);
+}
+
+#[test]
+fn an_engine_that_is_killed_has_missed_writes() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.kill(ProcessName::Engine);
+    assert!(!world.life.is_ready());
+    assert_eq!(kind(&world), ProofKind::Unproven);
+    assert!(!world.exposed, "the next engine begins NORMAL");
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+}
+
+#[test]
+fn in_one_rack_an_engine_that_is_killed_has_missed_nothing() {
+    let mut world = World::unborn({
+        let mut desired = one_rack();
+        desired.grant = Some(bootstrap());
+        desired
+    });
+    world.until_ready();
+    world.ring.writes = false;
+    world.kill(ProcessName::Engine);
+    assert!(!world.life.is_ready());
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::Bootstrap);
+    let engine = world
+        .engine
+        .as_ref()
+        .map(|engine| engine.incarnation.clone());
+    let recorded = world
+        .record
+        .proof
+        .as_ref()
+        .map(|proof| proof.engine.clone());
+    assert_eq!(recorded, engine, "so that a new sidecar knows it too");
+}
+
+#[test]
+fn in_one_rack_a_store_with_files_comes_back_by_a_standing_grant() {
+    let mut world = World::unborn({
+        let mut desired = one_rack();
+        desired.grant = Some(accept_local());
+        desired
+    });
+    world.files = Some([].into());
+    world.until_ready();
+    world.ring.writes = false;
+    world.kill(ProcessName::Store);
+    assert!(!world.life.is_ready());
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::AcceptedLocal);
+}
+
+#[test]
+fn where_others_have_the_data_a_persons_word_counts_once() {
+    let mut world = World::new({
+        let mut desired = desired();
+        desired.grant = Some(accept_local());
+        desired
+    });
+    // A person has accepted that the writes made so far are lost.
+    world.ring.writes = false;
+    world.files = Some([0].into());
+    world.ring = {
+        let mut other = World::unborn(desired());
+        std::mem::replace(&mut other.ring, World::unborn(desired()).ring)
+    };
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::AcceptedLocal);
+    world.kill(ProcessName::Store);
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+    world.desire(|desired| desired.grant = None);
+    assert!(world.record.used.is_empty(), "it can be given again");
+}
+
+#[test]
+fn a_donor_that_cannot_be_reached_is_replaced_by_the_next() {
+    let mut world = World::new(desired());
+    world.until("a donor", |world| world.life.donor().is_some());
+    world.send(Event::DonorRefused {
+        donor: "b".to_owned(),
+        why: "its data is not proven".to_owned(),
+    });
+    world.until("the next", |world| {
+        world.life.donor().is_some_and(|donor| donor.name == "c")
+    });
+    world.until_ready();
+}
+
+#[test]
+fn with_no_donor_left_it_says_so_and_goes_on_trying() {
+    let mut world = World::new(desired());
+    world.ring.reachable = false;
+    world.until("all tried", |world| {
+        world.outline().awaiting == Some(Awaiting::DonorOrGrant)
+    });
+    let outline = world.outline();
+    assert_eq!(outline.phase, NodePhase::Failed);
+    assert_eq!(outline.reason, reason::DONOR_UNAVAILABLE);
+    assert!(outline.message.contains("copying c"), "{outline:?}");
+    assert!(outline.message.contains("accept the loss"), "{outline:?}");
+    world.steps(600);
+    assert!(!world.life.is_ready() && !world.exposed);
+    world.ring.reachable = true;
+    world.until_ready();
+}
+
+#[test]
+fn a_copy_that_stands_still_goes_to_the_next_donor() {
+    let mut world = World::new(desired());
+    world.until("the first copy", |world| {
+        world
+            .outline()
+            .warm_up
+            .is_some_and(|copy| copy.stage == WarmUpStage::Copying)
+    });
+    // The link is gone and the donor's sidecar says nothing.
+    world.ring.reachable = false;
+    world.until("it gives up", |world| {
+        world.life.donor().is_none_or(|donor| donor.name == "c")
+    });
+    assert_eq!(world.outline().proof.kind, ProofKind::Unproven);
+    world.ring.reachable = true;
+    world.until_ready();
+}
+
+#[test]
+fn a_donor_that_starts_again_during_the_cut_ends_the_attempt() {
+    let mut world = World::new(desired());
+    world.until("a cut", |world| {
+        world
+            .outline()
+            .warm_up
+            .is_some_and(|copy| copy.stage == WarmUpStage::Cutting)
+    });
+    world.donor_restarts();
+    world.until("it starts over", |world| {
+        world.outline().warm_up.is_none_or(|copy| copy.attempt > 1)
+            || world
+                .outline()
+                .warm_up
+                .is_some_and(|copy| copy.stage != WarmUpStage::Cutting)
+    });
+    world.until_ready();
+}
+
+#[test]
+fn a_cut_that_takes_too_long_lets_the_writes_go() {
+    let mut world = World::new(desired());
+    world.until("a cut", |world| {
+        world
+            .outline()
+            .warm_up
+            .is_some_and(|copy| copy.stage == WarmUpStage::Cutting)
+    });
+    world.ring.reachable = false;
+    world.until("it is given up", |world| {
+        world
+            .engine
+            .as_ref()
+            .is_some_and(|engine| engine.state == EngineState::Standby)
+            && !world.exposed
+    });
+    world.ring.reachable = true;
+    world.until_ready();
+}
+
+#[test]
+fn a_new_sidecar_finds_everything_as_it_was() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    let log = world.log.len();
+    world.sidecar_restarts();
+    assert!(!world.life.is_ready());
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+    for line in &world.log[log..] {
+        assert!(
+            !line.contains("EngineState") && !line.contains("Withdraw") && !line.contains("Start("),
+            "a restart of the sidecar must not be felt: {line}"
+        );
+    }
+}
+
+#[test]
+fn a_new_sidecar_after_an_engine_that_was_killed_trusts_nothing() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.engine = None;
+    world.sidecar_restarts();
+    assert!(!world.exposed);
+    world.steps(3);
+    assert_eq!(kind(&world), ProofKind::Unproven);
+    world.until_ready();
+}
+
+#[test]
+fn a_new_sidecar_in_the_middle_of_a_copy_starts_over() {
+    for stage in [
+        WarmUpStage::Copying,
+        WarmUpStage::Following,
+        WarmUpStage::Cutting,
+    ] {
+        let mut world = World::new(desired());
+        world.until("the stage", |world| {
+            world
+                .outline()
+                .warm_up
+                .is_some_and(|copy| copy.stage == stage)
+        });
+        world.sidecar_restarts();
+        assert_eq!(kind(&world), ProofKind::Unproven);
+        world.until_ready();
+        let role = world.store.as_ref().map(|store| store.role);
+        assert_eq!(role, Some(StoreRole::Primary));
+    }
+}
+
+#[test]
+fn what_somebody_else_does_to_store_or_engine_breaks_the_proof() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.meddled = true;
+    if let Some(engine) = &mut world.engine {
+        engine.state = EngineState::Standby;
+    }
+    world.steps(1);
+    assert!(!world.life.is_ready());
+    assert_eq!(kind(&world), ProofKind::Unproven);
+    world.until_ready();
+    if let Some(store) = &mut world.store {
+        store.role = StoreRole::Replica;
+    }
+    world.meddled = true;
+    world.steps(1);
+    assert!(!world.life.is_ready());
+    world.until_ready();
+    if let Some(store) = &mut world.store {
+        store.complaint = Some("MISCONF disk".to_owned());
+    }
+    world.steps(40);
+    assert_eq!(world.outline().reason, reason::STORE_COMPLAINS);
+    assert_eq!(world.outline().phase, NodePhase::Failed);
+    if let Some(store) = &mut world.store {
+        store.complaint = None;
+    }
+    world.until_ready();
+}
+
+#[test]
+fn slowness_takes_it_out_but_costs_no_proof() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.store_slow = true;
+    world.steps(1);
+    assert!(world.life.is_ready(), "once is nothing");
+    world.steps(1);
+    assert!(!world.life.is_ready());
+    assert_eq!(world.outline().reason, reason::STORE_UNRESPONSIVE);
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+    assert!(world.life.donates(), "a copy that has begun goes on");
+    assert!(
+        world
+            .life
+            .may_be_copied(world.now(), "cluster-1", dynomite_api::Token(7))
+            .is_err()
+    );
+    world.store_slow = false;
+    world.until_ready();
+    world.ping_fails = true;
+    world.steps(1);
+    assert!(!world.life.is_ready(), "a closed door counts at once");
+    assert_eq!(world.outline().reason, reason::ENGINE_UNRESPONSIVE);
+    world.ping_fails = false;
+    world.until_ready();
+}
+
+#[test]
+fn a_store_nobody_asks_any_more_is_not_healthy() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.step += 200;
+    world.send(Event::Tick);
+    assert!(!world.life.is_ready(), "unknown is unsafe");
+}
+
+#[test]
+fn it_is_ready_again_only_after_a_probe_saw_that_it_was_not() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.probing = false;
+    world.ping_fails = true;
+    world.steps(1);
+    world.ping_fails = false;
+    world.steps(20);
+    assert!(!world.life.is_ready());
+    assert_eq!(world.outline().reason, reason::WITHDRAWAL_UNSEEN);
+    world.send(Event::NotReadySeen);
+    assert!(world.life.is_ready());
+    world.ping_fails = true;
+    world.steps(1);
+    world.ping_fails = false;
+    world.steps(110);
+    assert!(world.life.is_ready(), "nobody probes");
+}
+
+#[test]
+fn a_launcher_that_comes_back_with_the_same_process_costs_no_proof() {
+    for name in [ProcessName::Store, ProcessName::Engine] {
+        let mut world = World::new(desired());
+        world.until_ready();
+        world.launcher_goes(name);
+        assert!(!world.life.is_ready());
+        assert_eq!(world.outline().reason, reason::LAUNCHER_MISSING);
+        world.launchers_come();
+        world.until_ready();
+        let attempts = world.log.iter().filter(|line| line.contains("CopyDonor"));
+        assert_eq!(attempts.count(), 1, "{name:?}");
+    }
+}
+
+#[test]
+fn a_container_that_is_replaced_costs_the_proof() {
+    for name in [ProcessName::Store, ProcessName::Engine] {
+        let mut world = World::new(desired());
+        world.until_ready();
+        world.container_goes(name);
+        assert!(!world.life.is_ready());
+        world.launchers_come();
+        world.steps(2);
+        assert_eq!(kind(&world), ProofKind::Unproven, "{name:?}");
+        world.until_ready();
+    }
+}
+
+#[test]
+fn it_leaves_in_order() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    let log = world.log.len();
+    world.send(Event::Process(
+        ProcessName::Store,
+        ProcessEvent::Terminating,
+    ));
+    world.send(Event::Process(
+        ProcessName::Engine,
+        ProcessEvent::Terminating,
+    ));
+    assert!(!world.life.is_ready());
+    assert_eq!(world.phase(), NodePhase::Draining);
+    assert!(
+        world.engine.is_some() && world.exposed,
+        "open requests finish"
+    );
+    world.until("both are gone", |world| {
+        world.engine.is_none() && world.store.is_none()
+    });
+    let order: Vec<&str> = world.log[log..]
+        .iter()
+        .filter_map(|line| {
+            ["Standby", "process: Engine", "Withdraw", "process: Store"]
+                .into_iter()
+                .find(|word| line.contains(word))
+        })
+        .collect();
+    assert_eq!(
+        order,
+        ["Standby", "process: Engine", "Withdraw", "process: Store"]
+    );
+    world.steps(100);
+    assert!(world.store.is_none(), "what was stopped stays so");
+    assert!(!world.exited);
+    world.send(Event::Terminate);
+    assert!(world.exited);
+}
+
+#[test]
+fn it_does_not_wait_for_clients_for_ever() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.send(Event::Terminate);
+    let began = world.step;
+    world.until("it ends", |world| world.exited);
+    let took = i64::try_from(world.step - began).expect("short") * world::STEP_MS;
+    assert!(took < 8_000, "{took} ms under constant load");
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.ring.writes = false;
+    world.send(Event::Terminate);
+    let began = world.step;
+    world.until("it ends", |world| world.exited);
+    assert!(world.step - began < (took / world::STEP_MS) as u64 / 2 || world.ring.writes);
+}
+
+#[test]
+fn a_container_that_ends_alone_takes_the_node_down_and_up_again() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.send(Event::Process(
+        ProcessName::Store,
+        ProcessEvent::Terminating,
+    ));
+    world.until("both are gone", |world| {
+        world.engine.is_none() && world.store.is_none()
+    });
+    world.launcher_goes(ProcessName::Store);
+    world.launchers_come();
+    world.until_ready();
+}
+
+#[test]
+fn a_disk_that_is_full_keeps_it_from_being_proven() {
+    let mut world = World::new(desired());
+    world.disk_full = true;
+    world.until("a failure", |world| {
+        world.outline().phase == NodePhase::Failed
+            || world
+                .log
+                .iter()
+                .any(|line| line.contains(reason::RECORD_FAILED))
+    });
+    world.steps(40);
+    assert!(!world.life.is_ready());
+    world.disk_full = false;
+    world.until_ready();
+}
+
+#[test]
+fn settings_change_live_where_the_store_takes_them() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.desire(|desired| {
+        desired.store.max_memory_bytes = 1 << 30;
+        desired
+            .store
+            .settings
+            .insert("hz".to_owned(), "20".to_owned());
+        desired
+            .store
+            .settings
+            .insert("databases".to_owned(), "2".to_owned());
+        desired.engine.timeout_ms = 3000;
+        desired
+            .engine
+            .settings
+            .insert("mbuf_size".to_owned(), "32768".to_owned());
+        desired.consistency.read = dynomite_api::contract::ConsistencyLevel::DcQuorum;
+    });
+    world.steps(20);
+    assert!(world.life.is_ready(), "nothing restarts");
+    assert_eq!(
+        world.life.restart_required(),
+        ["dynomite.mbuf_size", "dynomite.timeout", "store.databases"]
+    );
+    let quorum = world.log.iter().filter(|line| line.contains("DcQuorum"));
+    assert_eq!(quorum.count(), 1);
+    world.sidecar_restarts();
+    world.until_ready();
+    world.steps(20);
+    let set = world
+        .log
+        .iter()
+        .filter(|line| line.contains("name: \"hz\""));
+    assert_eq!(set.count(), 1, "a new sidecar knows what is set");
+    world.kill(ProcessName::Store);
+    world.kill(ProcessName::Engine);
+    world.until_ready();
+    assert!(
+        world.life.restart_required().is_empty(),
+        "they were restarted"
+    );
+}
+
+#[test]
+fn settings_that_cannot_be_rendered_touch_nothing() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.send(Event::Rendered(
+        Err("store setting \"port\" ...".to_owned()),
+    ));
+    assert!(world.life.is_ready());
+    assert_eq!(world.outline().reason, reason::SETTINGS_INVALID);
+    assert!(
+        world.life.restart_required().is_empty(),
+        "a restart would not help"
+    );
+    world.kill(ProcessName::Store);
+    world.until_ready();
+}
+
+#[test]
+fn only_a_node_of_the_same_token_may_copy() {
+    let mut world = World::new(desired());
+    let may = |world: &World, cluster: &str, token| {
+        world
+            .life
+            .may_be_copied(world.now(), cluster, dynomite_api::Token(token))
+    };
+    assert!(may(&world, "cluster-1", 7).is_err(), "unproven");
+    world.until_ready();
+    assert_eq!(may(&world, "cluster-1", 7), Ok(()));
+    assert!(may(&world, "cluster-1", 8).is_err());
+    assert!(may(&world, "cluster-2", 7).is_err());
+    world.desire(|desired| desired.serve = false);
+    assert!(may(&world, "cluster-1", 7).is_err());
+}

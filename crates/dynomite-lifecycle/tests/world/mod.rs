@@ -1,0 +1,732 @@
+//! A made-up pod around a real life: store, engine, launchers, and the rest of the ring, which goes on writing.
+//!
+//! The world knows which writes exist and which of them the node's store has,
+//! so a test can ask for the truth instead of for what the node believes.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test uses another part of the world"
+)]
+
+use std::collections::{BTreeSet, VecDeque};
+
+use dynomite_api::Token;
+use dynomite_api::contract::{
+    ClusterRef, Consistency, Donor, EngineFacts, EngineSettings, EngineState, Grant,
+    HealthSettings, NodeDesired, NodeIdentity, NodePhase, Peer, StoreFacts, StoreRole,
+    StoreSettings,
+};
+use dynomite_lifecycle::{
+    Beginning, DonorSight, Effect, EngineObservation, EngineSight, Event, Lifecycle, Order,
+    OrderId, Outline, PingAnswer, ProcessEvent, ProcessName, Record, ReplicaLink, StoreObservation,
+    StoreSight,
+};
+use jiff::Timestamp;
+
+/// The pod's UID.
+pub const POD: &str = "pod-1";
+/// One step of the world, milliseconds.
+pub const STEP_MS: i64 = 50;
+/// Steps after which the rest of the ring has applied a write that this node
+/// got, or refused, when it was made.
+const DONOR_DELAY: u64 = 2;
+/// Steps of a first copy.
+const COPY_STEPS: u64 = 5;
+/// Bytes of the replication stream for one write.
+const WRITE_BYTES: u64 = 100;
+/// Steps after which an engine drops what it holds (its `timeout`, 5 s).
+const HOLD_STEPS: u64 = 100;
+
+/// One incarnation of the store.
+pub struct Store {
+    pub run_id: String,
+    pub has: BTreeSet<u64>,
+    pub role: StoreRole,
+    /// While it is a replica: when the first copy will have arrived.
+    copied_at: Option<u64>,
+    offset: u64,
+    history: String,
+    pub loading: bool,
+    pub complaint: Option<String>,
+}
+
+/// One incarnation of the engine.
+pub struct Engine {
+    pub incarnation: String,
+    pub state: EngineState,
+    held: Vec<(u64, u64)>,
+    requests: u64,
+}
+
+/// The rest of the ring, of which the donor is a part.
+pub struct Ring {
+    pub reachable: bool,
+    pub run: u64,
+    pub writes: bool,
+    applied: Vec<u64>,
+    base: usize,
+    coming: VecDeque<(u64, u64)>,
+    next: u64,
+}
+
+pub struct World {
+    pub step: u64,
+    pub life: Lifecycle,
+    pub desired: NodeDesired,
+    pub record: Record,
+    pub store: Option<Store>,
+    pub engine: Option<Engine>,
+    pub store_launcher: bool,
+    pub engine_launcher: bool,
+    pub exposed: bool,
+    pub ring: Ring,
+    /// What the store's files hold, for its next incarnation; `None` is memory only.
+    pub files: Option<BTreeSet<u64>>,
+    pub store_slow: bool,
+    pub engine_slow: bool,
+    pub ping_fails: bool,
+    pub disk_full: bool,
+    pub probing: bool,
+    pub exited: bool,
+    /// Whether somebody changed store or engine behind the node's back since it
+    /// last looked.
+    pub meddled: bool,
+    /// Effects in words, for transcripts.
+    pub log: Vec<String>,
+    incarnations: u64,
+    orders: VecDeque<(OrderId, Order)>,
+}
+
+/// A node of a ring of three racks, with two donors, told to serve.
+pub fn desired() -> NodeDesired {
+    let token = Token(7);
+    let peer = |name: &str, rack: &str, token| Peer {
+        host: format!("{name}.nodes"),
+        address: None,
+        port: 8101,
+        datacenter: "dc1".to_owned(),
+        rack: rack.to_owned(),
+        token,
+    };
+    let donor = |name: &str| Donor {
+        name: name.to_owned(),
+        host: format!("{name}.nodes"),
+        address: None,
+        port: 8443,
+    };
+    NodeDesired {
+        cluster: ClusterRef {
+            namespace: "default".to_owned(),
+            name: "ring".to_owned(),
+            uid: "cluster-1".to_owned(),
+        },
+        cluster_generation: 1,
+        generation: 1,
+        node: NodeIdentity {
+            name: "ring-dc1-a-0".to_owned(),
+            pod_uid: POD.to_owned(),
+            datacenter: "dc1".to_owned(),
+            rack: "dc1-a".to_owned(),
+            token,
+            host: "ring-dc1-a-0.nodes".to_owned(),
+        },
+        peers: vec![
+            peer("b", "dc1-b", token),
+            peer("c", "dc1-c", token),
+            peer("d", "dc1-b", Token(9)),
+        ],
+        donors: vec![donor("b"), donor("c")],
+        grant: None,
+        serve: true,
+        consistency: Consistency::default(),
+        engine: EngineSettings {
+            timeout_ms: 5000,
+            ..EngineSettings::default()
+        },
+        store: StoreSettings::default(),
+        health: HealthSettings::default(),
+    }
+}
+
+/// The same in a ring of one rack: nobody else has the data.
+pub fn one_rack() -> NodeDesired {
+    NodeDesired {
+        peers: Vec::new(),
+        donors: Vec::new(),
+        ..desired()
+    }
+}
+
+/// The permission to begin empty.
+pub fn bootstrap() -> Grant {
+    Grant::Bootstrap {
+        pod_uid: POD.to_owned(),
+    }
+}
+
+/// The permission to keep what the store has.
+pub fn accept_local() -> Grant {
+    Grant::AcceptLocal {
+        pod_uid: POD.to_owned(),
+    }
+}
+
+fn life(desired: Option<NodeDesired>, record: Record, exposed: bool) -> Lifecycle {
+    Lifecycle::new(Beginning {
+        pod_uid: POD.to_owned(),
+        desired,
+        record,
+        exposed,
+    })
+}
+
+impl World {
+    /// A pod whose launchers are up and hold, and that has `desired`; the ring
+    /// serves already and goes on writing.
+    pub fn new(desired: NodeDesired) -> Self {
+        let mut world = Self {
+            step: 0,
+            life: life(None, Record::default(), false),
+            desired: desired.clone(),
+            record: Record::default(),
+            store: None,
+            engine: None,
+            store_launcher: false,
+            engine_launcher: false,
+            exposed: false,
+            ring: Ring {
+                reachable: true,
+                run: 1,
+                writes: true,
+                applied: vec![0],
+                base: 0,
+                coming: VecDeque::new(),
+                next: 1,
+            },
+            files: None,
+            store_slow: false,
+            engine_slow: false,
+            ping_fails: false,
+            disk_full: false,
+            probing: true,
+            exited: false,
+            meddled: false,
+            log: Vec::new(),
+            incarnations: 0,
+            orders: VecDeque::new(),
+        };
+        world.send(Event::Desired(Box::new(desired)));
+        world.launchers_come();
+        world
+    }
+
+    /// A ring that has never served: no data anywhere.
+    pub fn unborn(desired: NodeDesired) -> Self {
+        let mut world = Self::new(desired);
+        world.ring.applied.clear();
+        world.ring.writes = false;
+        world
+    }
+
+    pub fn now(&self) -> Timestamp {
+        let ms = i64::try_from(self.step).expect("tests are short") * STEP_MS;
+        Timestamp::from_millisecond(1_800_000_000_000 + ms).expect("in range")
+    }
+
+    pub fn outline(&self) -> Outline {
+        self.life.outline(self.now())
+    }
+
+    pub fn phase(&self) -> NodePhase {
+        self.outline().phase
+    }
+
+    /// Tells the life something and carries out what it says, orders excepted:
+    /// those take until the next step.
+    pub fn send(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.life.handle(self.now(), event) {
+                self.log.push(format!("{effect:?}"));
+                events.extend(self.carry_out(effect));
+            }
+            self.check();
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) -> Vec<Event> {
+        match effect {
+            Effect::Render => return vec![Event::Rendered(Ok(()))],
+            Effect::Start(name) => return self.start(name),
+            Effect::Stop { process, .. } => return self.stop(process),
+            Effect::Withdraw => self.exposed = false,
+            Effect::Save(record) => {
+                if !self.disk_full {
+                    self.record = *record;
+                }
+            }
+            Effect::Order(id, Order::Expose) => {
+                if self.store.is_none() {
+                    return vec![Event::Failed(id, "no socket".to_owned())];
+                }
+                self.exposed = true;
+                return vec![Event::Done(id)];
+            }
+            Effect::Order(id, order) => self.orders.push_back((id, order)),
+            Effect::Note(_) => {}
+            Effect::Exit => self.exited = true,
+        }
+        Vec::new()
+    }
+
+    fn fresh_name(&mut self, what: &str) -> String {
+        self.incarnations += 1;
+        format!("{what}-{}", self.incarnations)
+    }
+
+    fn start(&mut self, name: ProcessName) -> Vec<Event> {
+        let up = match name {
+            ProcessName::Store => self.store_launcher,
+            ProcessName::Engine => self.engine_launcher,
+        };
+        if !up {
+            return Vec::new();
+        }
+        match name {
+            ProcessName::Store if self.store.is_none() => {
+                assert!(!self.exposed, "a store starts while its path is open");
+                let run_id = self.fresh_name("run");
+                self.store = Some(Store {
+                    history: run_id.clone(),
+                    run_id,
+                    has: self.files.clone().unwrap_or_default(),
+                    role: StoreRole::Primary,
+                    copied_at: None,
+                    offset: 0,
+                    loading: false,
+                    complaint: None,
+                });
+            }
+            ProcessName::Engine if self.engine.is_none() => {
+                assert!(!self.exposed, "an engine starts and finds the store");
+                let incarnation = self.fresh_name("engine");
+                // As Netflix's engine does it.
+                let state = EngineState::Normal;
+                self.engine = Some(Engine {
+                    incarnation,
+                    state,
+                    held: Vec::new(),
+                    requests: 0,
+                });
+            }
+            _ => {}
+        }
+        vec![self.started(name)]
+    }
+
+    fn started(&self, name: ProcessName) -> Event {
+        let incarnation = match name {
+            ProcessName::Store => self.store.as_ref().map(|store| store.run_id.clone()),
+            ProcessName::Engine => self.engine.as_ref().map(|e| e.incarnation.clone()),
+        };
+        let event = ProcessEvent::Started {
+            pid: 7,
+            incarnation: incarnation.unwrap_or_default(),
+            starts: 1,
+        };
+        Event::Process(name, event)
+    }
+
+    fn stop(&mut self, name: ProcessName) -> Vec<Event> {
+        let how = "stopped".to_owned();
+        self.drop_process(name);
+        vec![Event::Process(name, ProcessEvent::Exited { how })]
+    }
+
+    fn drop_process(&mut self, name: ProcessName) {
+        match name {
+            ProcessName::Store => {
+                if let (Some(store), Some(files)) = (self.store.take(), &mut self.files) {
+                    files.clone_from(&store.has);
+                }
+            }
+            ProcessName::Engine => self.engine = None,
+        }
+    }
+
+    /// The process dies, and its launcher says so.
+    pub fn kill(&mut self, name: ProcessName) {
+        let runs = match name {
+            ProcessName::Store => self.store.is_some(),
+            ProcessName::Engine => self.engine.is_some(),
+        };
+        if runs {
+            self.drop_process(name);
+            let how = "signal 9".to_owned();
+            self.send(Event::Process(name, ProcessEvent::Exited { how }));
+        }
+    }
+
+    /// The whole container goes, launcher and all.
+    pub fn container_goes(&mut self, name: ProcessName) {
+        self.drop_process(name);
+        self.launcher_goes(name);
+    }
+
+    /// Only the connection to the launcher goes.
+    pub fn launcher_goes(&mut self, name: ProcessName) {
+        match name {
+            ProcessName::Store => self.store_launcher = false,
+            ProcessName::Engine => self.engine_launcher = false,
+        }
+        self.send(Event::Process(name, ProcessEvent::LauncherGone));
+    }
+
+    pub fn launchers_come(&mut self) {
+        if !self.store_launcher {
+            self.store_launcher = true;
+            self.launcher_speaks(ProcessName::Store);
+        }
+        if !self.engine_launcher {
+            self.engine_launcher = true;
+            self.launcher_speaks(ProcessName::Engine);
+        }
+    }
+
+    fn launcher_speaks(&mut self, name: ProcessName) {
+        let running = match name {
+            ProcessName::Store => self.store.is_some(),
+            ProcessName::Engine => self.engine.is_some(),
+        };
+        self.send(Event::Process(name, ProcessEvent::LauncherUp { running }));
+        if running {
+            let started = self.started(name);
+            self.send(started);
+        }
+    }
+
+    /// The sidecar crashes and starts again with what is on disk.
+    pub fn sidecar_restarts(&mut self) {
+        self.orders.clear();
+        let desired = Some(self.desired.clone());
+        self.life = life(desired, self.record.clone(), self.exposed);
+        self.send(Event::Tick);
+        for (up, name) in [
+            (self.store_launcher, ProcessName::Store),
+            (self.engine_launcher, ProcessName::Engine),
+        ] {
+            if up {
+                self.launcher_speaks(name);
+            }
+        }
+    }
+
+    pub fn desire(&mut self, change: impl FnOnce(&mut NodeDesired)) {
+        change(&mut self.desired);
+        self.desired.generation += 1;
+        self.send(Event::Desired(Box::new(self.desired.clone())));
+    }
+
+    /// The donor's store starts again and is whole again: another history.
+    pub fn donor_restarts(&mut self) {
+        self.ring.run += 1;
+        self.ring.base = self.ring.applied.len();
+        if let Some(store) = &mut self.store
+            && store.role == StoreRole::Replica
+        {
+            store.copied_at = None;
+        }
+    }
+
+    /// Lets time pass.
+    pub fn steps(&mut self, count: u64) {
+        for _ in 0..count {
+            self.one_step();
+        }
+    }
+
+    /// Lets time pass until something holds; panics when it never does.
+    pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..2400 {
+            if holds(self) {
+                return;
+            }
+            self.one_step();
+        }
+        panic!("never: {what}; now {:#?}", self.outline());
+    }
+
+    pub fn until_ready(&mut self) {
+        self.until("ready", |world| world.life.is_ready());
+    }
+
+    fn one_step(&mut self) {
+        self.step += 1;
+        self.ring_writes();
+        self.replicate();
+        self.engine_flushes();
+        for (id, order) in std::mem::take(&mut self.orders) {
+            let event = self.obey(id, order);
+            self.send(event);
+        }
+        let observation = self.look_at_store();
+        self.send(Event::Store(observation));
+        let observation = self.look_at_engine();
+        self.send(Event::Engine(observation));
+        // What nobody could see yet, nobody could act on.
+        self.meddled &= self.store_slow || self.engine_slow;
+        if self.probing && self.step.is_multiple_of(10) && !self.life.is_ready() {
+            self.send(Event::NotReadySeen);
+        }
+        self.send(Event::Tick);
+    }
+
+    /// A client writes: this node's engine gets it now, the others apply it later.
+    fn ring_writes(&mut self) {
+        if self.life.is_ready() {
+            self.ring.writes = true;
+        }
+        if self.ring.writes {
+            let write = self.ring.next;
+            self.ring.next += 1;
+            self.ring.coming.push_back((self.step + DONOR_DELAY, write));
+            let reaches = self.exposed;
+            if let Some(engine) = &mut self.engine {
+                engine.requests += 1;
+                match engine.state {
+                    EngineState::WritesOnly => engine.held.push((self.step, write)),
+                    EngineState::Resuming | EngineState::Normal if reaches => {
+                        if let Some(store) = &mut self.store
+                            && store.role == StoreRole::Primary
+                        {
+                            store.has.insert(write);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        while let Some((due, write)) = self.ring.coming.front().copied() {
+            if due > self.step {
+                break;
+            }
+            self.ring.coming.pop_front();
+            self.ring.applied.push(write);
+        }
+    }
+
+    fn donor_offset(&self) -> u64 {
+        (self.ring.applied.len() - self.ring.base) as u64 * WRITE_BYTES
+    }
+
+    fn donor_history(&self) -> String {
+        format!("history-{}", self.ring.run)
+    }
+
+    fn replicate(&mut self) {
+        let (step, offset, history) = (self.step, self.donor_offset(), self.donor_history());
+        let reachable = self.ring.reachable && self.life.donor().is_some();
+        let Some(store) = &mut self.store else { return };
+        if store.role != StoreRole::Replica {
+            return;
+        }
+        if !reachable {
+            store.copied_at = None;
+            return;
+        }
+        let copied_at = *store.copied_at.get_or_insert(step + COPY_STEPS);
+        if copied_at <= step {
+            store.has = self.ring.applied.iter().copied().collect();
+            store.offset = offset;
+            store.history = history;
+        }
+    }
+
+    fn engine_flushes(&mut self) {
+        let (step, exposed) = (self.step, self.exposed);
+        let Some(engine) = &mut self.engine else {
+            return;
+        };
+        engine.held.retain(|(since, _)| step - since < HOLD_STEPS);
+        if !matches!(engine.state, EngineState::Resuming | EngineState::Normal) || !exposed {
+            return;
+        }
+        if let Some(store) = &mut self.store
+            && store.role == StoreRole::Primary
+        {
+            store
+                .has
+                .extend(engine.held.drain(..).map(|(_, write)| write));
+        }
+    }
+
+    fn obey(&mut self, id: OrderId, order: Order) -> Event {
+        let failed = |why: &str| Event::Failed(id, why.to_owned());
+        match order {
+            Order::Record(record) => {
+                if self.disk_full {
+                    return failed("no space");
+                }
+                self.record = *record;
+            }
+            Order::Expose => {}
+            Order::CopyDonor => {
+                let Some(store) = &mut self.store else {
+                    return failed("no store");
+                };
+                store.role = StoreRole::Replica;
+                store.copied_at = None;
+            }
+            Order::Detach => {
+                let Some(store) = &mut self.store else {
+                    return failed("no store");
+                };
+                store.role = StoreRole::Primary;
+                store.copied_at = None;
+            }
+            Order::ReadDonor => {
+                if !self.ring.reachable {
+                    return failed("connection refused");
+                }
+                let sight = DonorSight {
+                    run_id: format!("donor-{}", self.ring.run),
+                    replication_id: self.donor_history(),
+                    offset: self.donor_offset(),
+                    keys: self.ring.applied.len() as u64,
+                    primary: true,
+                };
+                return Event::Donor(id, sight);
+            }
+            Order::EngineState(state) => match &mut self.engine {
+                Some(engine) => engine.state = state,
+                None => return failed("no engine"),
+            },
+            Order::Consistency(_) => {
+                if self.engine.is_none() {
+                    return failed("no engine");
+                }
+            }
+            Order::StoreSetting { name, .. } => {
+                if name == "databases" {
+                    return failed("ERR can't set immutable config");
+                }
+            }
+        }
+        Event::Done(id)
+    }
+
+    fn look_at_store(&self) -> StoreObservation {
+        if self.store_slow {
+            return StoreObservation::Slow;
+        }
+        let Some(store) = &self.store else {
+            let why = "cannot be reached: refused".to_owned();
+            return StoreObservation::Unreachable { why };
+        };
+        let up = store.copied_at.is_some_and(|at| at <= self.step);
+        StoreObservation::Facts(StoreSight {
+            facts: StoreFacts {
+                run_id: store.run_id.clone(),
+                role: store.role,
+                loading: store.loading,
+                keys: store.has.len() as u64,
+                complaint: store.complaint.clone(),
+                ..StoreFacts::default()
+            },
+            empty: store.has.is_empty(),
+            replication_id: store.history.clone(),
+            link: (store.role == StoreRole::Replica).then(|| ReplicaLink {
+                up,
+                copying: store.copied_at.is_some() && !up,
+                bytes_done: 0,
+                bytes_total: None,
+                offset: store.offset,
+            }),
+        })
+    }
+
+    fn look_at_engine(&self) -> EngineObservation {
+        if self.engine_slow {
+            return EngineObservation::Slow;
+        }
+        let Some(engine) = &self.engine else {
+            let why = "cannot be reached: refused".to_owned();
+            return EngineObservation::Unreachable { why };
+        };
+        let answers = engine.state == EngineState::Normal && self.exposed && !self.ping_fails;
+        let ping = if answers {
+            PingAnswer::Pong
+        } else {
+            PingAnswer::Refused {
+                why: "answers PING with an error".to_owned(),
+            }
+        };
+        EngineObservation::Facts(EngineSight {
+            facts: EngineFacts {
+                state: engine.state,
+                incarnation: engine.incarnation.clone(),
+                version: String::new(),
+                uptime_seconds: 1,
+                peers_connected: None,
+            },
+            ping,
+            client_requests: engine.requests,
+            in_flight: None,
+        })
+    }
+
+    /// Whether the store has, or its engine holds for it, every write there is.
+    pub fn is_whole(&self) -> bool {
+        let Some(store) = &self.store else {
+            return false;
+        };
+        let held: BTreeSet<u64> = self
+            .engine
+            .iter()
+            .flat_map(|engine| engine.held.iter().map(|(_, write)| *write))
+            .collect();
+        let coming = self.ring.coming.iter().map(|(_, write)| write);
+        self.ring
+            .applied
+            .iter()
+            .chain(coming)
+            .all(|write| store.has.contains(write) || held.contains(write))
+    }
+
+    /// What must hold after everything that happens.
+    fn check(&self) {
+        let outline = self.outline();
+        let ready = self.life.is_ready();
+        if ready && !self.meddled {
+            assert!(
+                self.is_whole(),
+                "ready without all the data: {:#?}",
+                self.log
+            );
+            let normal = self
+                .engine
+                .as_ref()
+                .is_some_and(|engine| engine.state == EngineState::Normal);
+            assert!(normal, "ready and not NORMAL: {outline:#?}");
+        }
+        assert_eq!(ready, outline.phase == NodePhase::Serving, "{outline:#?}");
+        if !ready {
+            assert!(!outline.reason.is_empty(), "no reason: {outline:#?}");
+            assert!(!outline.message.is_empty(), "no message: {outline:#?}");
+        }
+        let reads = self.exposed
+            && self.store.is_some()
+            && !self.meddled
+            && self
+                .engine
+                .as_ref()
+                .is_some_and(|engine| engine.state == EngineState::Normal);
+        if reads {
+            assert!(
+                self.is_whole(),
+                "reads what is not whole: {outline:#?} {:#?}",
+                self.log
+            );
+        }
+    }
+}
