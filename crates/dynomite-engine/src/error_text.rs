@@ -26,6 +26,7 @@ pub const EMPTY_KEY: &[u8] = b"-ERR Dynomite: Empty keys are not supported\r\n";
 /// Beginnings of error replies that say: this node did not execute the request, another one may.
 const ELSEWHERE: &[&[u8]] = &[
     b"-ERR Dynomite: Dynomite's current state",
+    b"-ERR Dynomite: Too many requests in flight",
     b"-ERR Peer: ",
     b"-ERR Storage: ",
     b"-LOADING",

@@ -5,7 +5,8 @@ const FNV_64_PRIME: u64 = 0x0100_0000_01b3;
 const FNV_32_START: u32 = 2_166_136_261;
 const FNV_32_PRIME: u32 = 16_777_619;
 
-/// The original reads `char`, which is signed on the machines Dynomite ran on.
+/// Of the originals only one at a time reads `char`, which is signed on the machines Dynomite ran
+/// on.
 fn signed(byte: u8) -> u32 {
     i32::from(byte.cast_signed()).cast_unsigned()
 }
@@ -29,25 +30,25 @@ pub(super) fn one_at_a_time(key: &[u8]) -> u32 {
 
 pub(super) fn fnv1_64(key: &[u8]) -> u32 {
     low(key.iter().fold(FNV_64_START, |h, byte| {
-        h.wrapping_mul(FNV_64_PRIME) ^ u64::from(signed(*byte))
+        h.wrapping_mul(FNV_64_PRIME) ^ u64::from(*byte)
     }))
 }
 
 pub(super) fn fnv1a_64(key: &[u8]) -> u32 {
     key.iter().fold(low(FNV_64_START), |h, byte| {
-        (h ^ signed(*byte)).wrapping_mul(low(FNV_64_PRIME))
+        (h ^ u32::from(*byte)).wrapping_mul(low(FNV_64_PRIME))
     })
 }
 
 pub(super) fn fnv1_32(key: &[u8]) -> u32 {
     key.iter().fold(FNV_32_START, |h, byte| {
-        h.wrapping_mul(FNV_32_PRIME) ^ signed(*byte)
+        h.wrapping_mul(FNV_32_PRIME) ^ u32::from(*byte)
     })
 }
 
 pub(super) fn fnv1a_32(key: &[u8]) -> u32 {
     key.iter().fold(FNV_32_START, |h, byte| {
-        (h ^ signed(*byte)).wrapping_mul(FNV_32_PRIME)
+        (h ^ u32::from(*byte)).wrapping_mul(FNV_32_PRIME)
     })
 }
 
@@ -67,7 +68,7 @@ pub(super) fn hsieh(key: &[u8]) -> u32 {
         tail @ [_, _, third] => {
             h = h.wrapping_add(pair(tail));
             h ^= h << 16;
-            h ^= signed(*third) << 18;
+            h ^= u32::from(*third) << 18;
             h = h.wrapping_add(h >> 11);
         }
         tail @ [_, _] => {
