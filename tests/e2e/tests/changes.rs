@@ -1,0 +1,484 @@
+//! What may change while a ring serves: settings, the operator itself, hands that meddle, racks that cannot run.
+
+use std::fs;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, harm, wait_for};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "e2e-changes";
+const KEYS: &str = "500";
+/// Within what time a change has gone through all six nodes.
+const ROLLED_WITHIN: Duration = Duration::from_mins(5);
+/// Within what time what was broken by hand is whole again.
+const REPAIRED_WITHIN: Duration = Duration::from_secs(30);
+
+struct Fixture {
+    cluster: Cluster,
+    operator: Operator,
+    namespace: Namespace,
+}
+
+impl Fixture {
+    fn ring(&self) -> Result<Ring<'_>> {
+        let ring = Ring::example(&self.cluster, &self.namespace, "three-zones.yaml")?;
+        ring.wait_ready()?;
+        Ok(ring)
+    }
+
+    fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["-n", self.namespace.name.as_str()];
+        all.extend(args);
+        self.cluster.kubectl(&all)
+    }
+}
+
+/// The ring all tests of this file share.
+fn fixture() -> Result<&'static Fixture> {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    if FIXTURE.get().is_none() {
+        let cluster = Cluster::from_env()?;
+        let operator = Operator::ensure(&cluster)?;
+        let namespace = Namespace::create(&cluster, NAMESPACE)?;
+        let fixture = FIXTURE.get_or_init(|| Fixture {
+            cluster,
+            operator,
+            namespace,
+        });
+        let targets = fixture.ring()?.rack_targets()?;
+        Load::run(&["fill", "--target", &targets[0], "--keys", KEYS])?;
+    }
+    FIXTURE.get().context("the ring could not be made")
+}
+
+#[test]
+fn setting_that_needs_a_restart_rolls_one_pod_at_a_time() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let before = ring.pod_uids()?;
+    let targets = ring.rack_targets()?.join(",");
+    let args = [
+        "hammer",
+        "--targets",
+        &targets,
+        "--prefix",
+        "roll",
+        "--seconds",
+        "600",
+    ];
+    let writer = Load::start(&args)?;
+    ring.patch(&json!({"spec": {"dynomite": {"settings": {"mbuf_size": "32768"}}}}))?;
+    let mut most_missing = 0;
+    let begin = Instant::now();
+    wait_for("every pod to be another one", ROLLED_WITHIN, || {
+        let endpoints = ring.endpoints(&ring.name)?;
+        most_missing = most_missing.max(6_usize.saturating_sub(endpoints.len()));
+        let now = ring.pod_uids()?;
+        let old = now
+            .iter()
+            .filter(|(name, uid)| before.get(*name) == Some(*uid))
+            .count();
+        let done = old == 0 && now.len() == 6 && endpoints.len() == 6;
+        Ok(if done {
+            Ok(())
+        } else {
+            Err(format!("{old} old pods, {} endpoints", endpoints.len()))
+        })
+    })
+    .map_err(|error| error.context(ring.describe()))?;
+    println!("six nodes rolled in {:.0} s", begin.elapsed().as_secs_f64());
+    ring.wait_ready()?;
+    let wrote = writer.stop()?;
+    assert_eq!(most_missing, 1, "more than one node was away at a time");
+    assert_eq!((wrote.failed, wrote.lost), (0, 0), "{:?}", wrote.examples);
+    // The example without the setting is the next test's beginning: rolled back.
+    fixture.kubectl(&[
+        "patch",
+        "dyn",
+        "ring",
+        "--type=json",
+        "-p",
+        r#"[{"op":"remove","path":"/spec/dynomite/settings"}]"#,
+    ])?;
+    wait_for("the way back", ROLLED_WITHIN, || {
+        let (status, _, message) = ring.condition("Ready")?;
+        let now = ring.pod_uids()?;
+        let rolled = now
+            .values()
+            .all(|uid| !before.values().any(|old| old == uid));
+        let settled = ring.condition("Reconciling")?.0 == "False";
+        Ok(if status == "True" && rolled && settled {
+            Ok(())
+        } else {
+            Err(message)
+        })
+    })
+}
+
+#[test]
+fn live_settings_restart_nothing() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let before = ring.pod_uids()?;
+    ring.patch(&json!({"spec": {
+        "consistency": {"read": "DC_QUORUM"},
+        "store": {"settings": {"maxmemory-policy": "allkeys-lru"}},
+    }}))?;
+    for pod in before.keys() {
+        let args = [
+            "exec",
+            pod,
+            "-c",
+            "store",
+            "--",
+            "redis-cli",
+            "-s",
+            "/run/dynomite/store.sock",
+            "config",
+            "get",
+            "maxmemory-policy",
+        ];
+        wait_for("the store to have the setting", REPAIRED_WITHIN, || {
+            let said = fixture.kubectl(&args)?;
+            Ok(if said.contains("allkeys-lru") {
+                Ok(())
+            } else {
+                Err(said)
+            })
+        })?;
+    }
+    let target = &ring.rack_targets()?[1];
+    let read = Load::run(&["verify", "--target", target, "--keys", KEYS])?;
+    assert_eq!(read.wrong, 0, "{:?}", read.examples);
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?, before, "no pod was restarted");
+    Ok(())
+}
+
+#[test]
+fn upgrade_of_the_operator_restarts_no_ring_pod() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let before = ring.pod_uids()?;
+    let names = |pods: Vec<Value>| -> Vec<String> {
+        let name = |pod: &Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
+        pods.iter().filter_map(name).collect()
+    };
+    let operators = names(fixture.operator.pods()?);
+    fixture.operator.upgrade(&["log.level=debug"])?;
+    wait_for("another operator", Duration::from_mins(1), || {
+        let now = names(fixture.operator.pods()?);
+        let old = now.iter().any(|uid| operators.contains(uid));
+        Ok(if old || now.is_empty() {
+            Err(format!("{now:?}"))
+        } else {
+            Ok(())
+        })
+    })?;
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?, before, "no pod was restarted");
+    Ok(())
+}
+
+#[test]
+fn what_hands_break_comes_back() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let before = ring.pod_uids()?;
+    for (kind, name) in [
+        ("service", "ring"),
+        ("service", "ring-nodes"),
+        ("poddisruptionbudget", "ring"),
+        ("configmap", "ring-tokens"),
+    ] {
+        let uid = fixture.kubectl(&["get", kind, name, "-o", "jsonpath={.metadata.uid}"])?;
+        fixture.kubectl(&["delete", kind, name])?;
+        wait_for(
+            &format!("{kind} {name} to come back"),
+            REPAIRED_WITHIN,
+            || {
+                let now =
+                    fixture.kubectl(&["get", kind, name, "-o", "jsonpath={.metadata.uid}"])?;
+                Ok(if now.is_empty() || now == uid {
+                    Err(now)
+                } else {
+                    Ok(())
+                })
+            },
+        )?;
+    }
+    let selector = r#"{"spec":{"selector":{"dynomite.io/rack":"dc1-b"}}}"#;
+    fixture.kubectl(&[
+        "patch",
+        "service",
+        "ring-dc1-a",
+        "--type=merge",
+        "-p",
+        selector,
+    ])?;
+    let path = r"jsonpath={.spec.selector.dynomite\.io/rack}";
+    wait_for(
+        "the Service to select its own rack",
+        REPAIRED_WITHIN,
+        || {
+            let rack = fixture.kubectl(&["get", "service", "ring-dc1-a", "-o", path])?;
+            Ok(if rack == "dc1-a" { Ok(()) } else { Err(rack) })
+        },
+    )?;
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?, before, "no pod was restarted");
+    Ok(())
+}
+
+#[test]
+fn settled_operator_asks_the_api_server_for_nothing() -> Result<()> {
+    /// How long the operator is watched.
+    const WINDOW: Duration = Duration::from_mins(1);
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let status = harm::cluster(&["status"])?;
+    let audit = status
+        .lines()
+        .find_map(|line| line.strip_prefix("audit"))
+        .context("the cluster has an audit log")?
+        .trim()
+        .to_owned();
+    wait_for(
+        "the operator to have settled",
+        Duration::from_mins(1),
+        || {
+            Ok(if ring.condition("Reconciling")?.0 == "False" {
+                Ok(())
+            } else {
+                Err("it reconciles".to_owned())
+            })
+        },
+    )?;
+    let begin = Instant::now();
+    let from = fs::metadata(&audit)?.len();
+    wait_for("the window to pass", WINDOW * 2, || {
+        Ok(if begin.elapsed() >= WINDOW {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        })
+    })?;
+    let text = fs::read(&audit)?;
+    let from = usize::try_from(from)?;
+    let lines = String::from_utf8_lossy(text.get(from..).context("the log was rotated meanwhile")?)
+        .into_owned();
+    let mut asked = Vec::new();
+    let mut leases = 0;
+    for line in lines.lines() {
+        let Ok(event) = serde_json::from_str::<Value>(line) else {
+            continue;
+        };
+        let user = event["user"]["username"].as_str().unwrap_or_default();
+        if !user.starts_with("system:serviceaccount:dynomite-system:") {
+            continue;
+        }
+        let verb = event["verb"].as_str().unwrap_or_default();
+        let resource = event["objectRef"]["resource"].as_str().unwrap_or_default();
+        match (verb, resource) {
+            ("watch", _) => {}
+            (_, "leases") => leases += 1,
+            _ => asked.push(format!("{verb} {}", event["requestURI"])),
+        }
+    }
+    assert!(asked.is_empty(), "in {} s: {asked:?}", WINDOW.as_secs());
+    assert!(
+        leases > 0,
+        "the lease was not renewed: was the operator there at all?"
+    );
+    Ok(())
+}
+
+#[test]
+fn bad_image_breaks_one_pod_and_reverting_heals() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let image = ring.get()?["spec"]["store"]["image"].clone();
+    ring.patch(&json!({"spec": {"store": {"image": "localhost/no-such-image:1"}}}))?;
+    wait_for(
+        "the ring to say that the image cannot be pulled",
+        Duration::from_mins(2),
+        || {
+            let ring = ring.get()?.to_string();
+            Ok(
+                if ring.contains("no-such-image") && ring.contains("ImagePull")
+                    || ring.contains("ImageCannotBePulled")
+                {
+                    Ok(())
+                } else {
+                    Err("it does not".to_owned())
+                },
+            )
+        },
+    )
+    .map_err(|error| error.context(ring.describe()))?;
+    assert_eq!(
+        ring.endpoints(&ring.name)?.len(),
+        5,
+        "only one pod is broken"
+    );
+    let read = Load::run(&[
+        "verify",
+        "--target",
+        &ring.rack_targets()?[1],
+        "--keys",
+        KEYS,
+    ])?;
+    assert_eq!(read.wrong, 0, "{:?}", read.examples);
+    ring.patch(&json!({"spec": {"store": {"image": image}}}))?;
+    wait_for("the ring to heal", ROLLED_WITHIN, || {
+        let endpoints = ring.endpoints(&ring.name)?.len();
+        let ready = ring.condition("Ready")?;
+        Ok(if endpoints == 6 && ready.0 == "True" {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}"))
+        })
+    })
+    .map_err(|error| error.context(ring.describe()))
+}
+
+#[test]
+fn zone_without_nodes_is_told_and_the_other_racks_serve() -> Result<()> {
+    let fixture = fixture()?;
+    let text = fs::read_to_string(
+        std::path::Path::new(&dynomite_e2e::cluster::variable("DYNOMITE_E2E_ROOT")?)
+            .join("deploy/examples/memory-only.yaml"),
+    )?;
+    let wrong = text.replace("zone-c", "zone-x");
+    let ring = Ring::manifest(&fixture.cluster, &fixture.namespace, &wrong)?;
+    wait_for("the other racks to serve", Duration::from_mins(2), || {
+        let available = ring.condition("Available")?;
+        Ok(if available.0 == "True" {
+            Ok(())
+        } else {
+            Err(format!("{available:?}"))
+        })
+    })
+    .map_err(|error| error.context(ring.describe()))?;
+    let said = ring.get()?.to_string();
+    assert!(
+        said.contains("zone-x"),
+        "the zone is not named: {}",
+        ring.describe()
+    );
+    let filled = Load::run(&["fill", "--target", &ring.rack_targets()?[0], "--keys", KEYS])?;
+    assert_eq!(filled.acknowledged.to_string(), KEYS);
+    let ring = Ring::manifest(&fixture.cluster, &fixture.namespace, &text)?;
+    wait_for("the ring to be whole", Duration::from_mins(3), || {
+        let ready = ring.condition("Ready")?;
+        let endpoints = ring.endpoints(&ring.name)?.len();
+        Ok(if ready.0 == "True" && endpoints == 6 {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}"))
+        })
+    })
+    .map_err(|error| error.context(ring.describe()))?;
+    let read = Load::run(&[
+        "verify",
+        "--target",
+        &ring.rack_targets()?[2],
+        "--keys",
+        KEYS,
+    ])?;
+    assert_eq!(
+        read.wrong, 0,
+        "the rack that came late has all keys: {:?}",
+        read.examples
+    );
+    fixture
+        .kubectl(&["delete", "dyn", &ring.name, "--timeout=60s"])
+        .map(drop)
+}
+
+#[test]
+fn y_deleted_ring_keeps_its_volumes_and_comes_back_on_a_persons_word() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let tokens = ring.tokens()?;
+    fixture.kubectl(&["delete", "dyn", &ring.name, "--timeout=60s"])?;
+    wait_for("the pods to be gone", Duration::from_mins(2), || {
+        let left = ring.pods()?.len();
+        Ok(if left == 0 {
+            Ok(())
+        } else {
+            Err(format!("{left} pods"))
+        })
+    })?;
+    let claims = fixture.cluster.json(&[
+        "get",
+        "pvc",
+        "-n",
+        &fixture.namespace.name,
+        "-l",
+        "app.kubernetes.io/instance=ring",
+    ])?;
+    assert_eq!(
+        claims["items"].as_array().map_or(0, Vec::len),
+        6,
+        "the volumes stay"
+    );
+
+    let ring = Ring::example(&fixture.cluster, &fixture.namespace, "three-zones.yaml")?;
+    // All replicas went at once: nobody knows which of them has every write.
+    for _ in 0..2 {
+        let proposal = wait_for("a proposal", Duration::from_mins(2), || {
+            if ring.condition("Ready")?.0 == "True" {
+                return Ok(Ok(None));
+            }
+            let (stalled, _, message) = ring.condition("Stalled")?;
+            let pod = message
+                .split("annotate pod ")
+                .nth(1)
+                .and_then(|rest| rest.split_whitespace().next());
+            let uid = message
+                .split("dynomite.io/accept-loss=")
+                .nth(1)
+                .and_then(|rest| rest.split_whitespace().next());
+            Ok(match (stalled.as_str(), pod, uid) {
+                ("True", Some(pod), Some(uid)) => Ok(Some((
+                    pod.to_owned(),
+                    uid.trim_matches(['`', '\'', '"', '.', ',', ';', ')'])
+                        .to_owned(),
+                ))),
+                _ => Err(message),
+            })
+        })
+        .map_err(|error| error.context(ring.describe()))?;
+        let Some((pod, uid)) = proposal else { break };
+        assert!(
+            ring.endpoints(&ring.name)?.iter().all(|name| *name != pod),
+            "{pod} serves before anybody said so"
+        );
+        let word = format!("dynomite.io/accept-loss={uid}");
+        fixture.kubectl(&["annotate", "pod", &pod, "--overwrite", &word])?;
+        wait_for("the accepted node to serve", Duration::from_mins(1), || {
+            let names = ring.endpoints(&ring.name)?;
+            Ok(if names.contains(&pod) {
+                Ok(())
+            } else {
+                Err(format!("{names:?}"))
+            })
+        })
+        .map_err(|error| error.context(ring.describe()))?;
+    }
+    ring.wait_ready()?;
+    assert_eq!(ring.tokens()?, tokens, "each node keeps its token");
+    for target in ring.rack_targets()? {
+        let read = Load::run(&["verify", "--target", &target, "--keys", KEYS])?;
+        assert_eq!(read.wrong, 0, "through {target}: {:?}", read.examples);
+    }
+    Ok(())
+}
+
+#[test]
+fn zz_the_namespace_goes_away() -> Result<()> {
+    fixture()?.namespace.delete(Duration::from_mins(2))
+}
