@@ -206,3 +206,43 @@ where
         tracing::debug!(%error, "a connection ended early");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_door_lets_no_more_in_than_it_has_places() {
+        let listener = listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let door = Door::new(listener, 1);
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let (inside, _, place) = door.next().await;
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let mut buffer = [0; 1];
+        tokio::select! {
+            _ = door.next() => panic!("there was no place"),
+            read = second.read(&mut buffer) => assert!(matches!(read, Ok(0) | Err(_))),
+        }
+        drop((inside, place));
+        assert_eq!(first.read(&mut buffer).await.unwrap(), 0);
+        let third = TcpStream::connect(address).await.unwrap();
+        let (_, from, _) = door.next().await;
+        assert_eq!(from, third.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_unspecified_address_means_ipv4_too() {
+        for address in ["0.0.0.0", "::"] {
+            let listener = listen(address.parse().unwrap(), 0).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+                .await
+                .unwrap();
+        }
+    }
+}

@@ -207,3 +207,33 @@ fn a_program_that_is_not_there_is_told() {
     let how = exited["how"].as_str().unwrap();
     assert!(how.contains("/no/such/program"), "{exited}");
 }
+
+#[test]
+fn a_sidecar_that_ends_is_run_again_until_it_is_terminated() {
+    let dir = tempfile::tempdir().unwrap();
+    // `run` ends at once, because it does not know the argument.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dynomite-sidecar"))
+        .args(["launch", "sidecar", "--run-dir"])
+        .arg(dir.path())
+        .args(["--", "--no-such-argument"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let mut launcher = Launcher(child);
+    let runs = log
+        .lines()
+        .map_while(Result::ok)
+        .filter(|line| line.contains("is run again"));
+    assert_eq!(runs.take(3).count(), 3);
+    launcher.terminate();
+    let status = eventually("the launcher ends", || launcher.0.try_wait().unwrap());
+    assert!(!status.success(), "it ends as its sidecar ended");
+
+    let copy = fs::read(dir.path().join("bin/dynomite-sidecar")).unwrap();
+    let own = fs::read(env!("CARGO_BIN_EXE_dynomite-sidecar")).unwrap();
+    assert!(
+        copy == own,
+        "the other containers launch with the same binary"
+    );
+}
