@@ -506,3 +506,89 @@ fn parse_seed(seed: &str) -> Option<Peer> {
         token,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use dynomite_api::contract::ConsistencyLevel;
+    use dynomite_api::crd::RemoteDatacenter;
+    use serde_json::json;
+
+    use super::*;
+    use crate::world::{defaults, resource};
+
+    fn fields(resource: &DynomiteCluster) -> Vec<String> {
+        match Cluster::new(resource, &defaults()) {
+            Ok(_) => Vec::new(),
+            Err(found) => found.0.into_iter().map(|v| v.field).collect(),
+        }
+    }
+
+    #[test]
+    fn all_violations_are_found_at_once() {
+        let mut bad = resource(2, 2);
+        bad.metadata.name = Some("9ring".to_owned());
+        bad.spec.racks[0].name = "nodes".to_owned();
+        bad.spec.racks[1].name = "x".repeat(60);
+        bad.spec.racks[1].tokens = Some(vec![Token(5), Token(5), Token(6)]);
+        bad.spec.consistency.write = ConsistencyLevel::DcQuorum;
+        bad.spec.store.persistence = Some(Persistence::Aof);
+        bad.spec.storage.medium = StorageMedium::None;
+        bad.spec.remote_datacenters = vec![RemoteDatacenter {
+            name: "dc1".to_owned(),
+            seeds: vec!["host:8101:r:dc2:1".to_owned()],
+        }];
+        let found = fields(&bad);
+        for field in [
+            "metadata.name",
+            "spec.racks[0].name",
+            "spec.racks[1].name",
+            "spec.racks[1].tokens",
+            "spec.consistency.write",
+            "spec.store.persistence",
+            "spec.remoteDatacenters[0].name",
+            "spec.remoteDatacenters[0].seeds[0]",
+        ] {
+            assert!(found.iter().any(|f| f == field), "{field} in {found:?}");
+        }
+        assert_eq!(fields(&resource(3, 2)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn racks_must_differ() {
+        let mut bad = resource(3, 2);
+        bad.spec.racks[2].name = "a".to_owned();
+        assert_eq!(fields(&bad), ["spec.racks[2].name"]);
+    }
+
+    #[test]
+    fn memory_is_a_share_of_the_limit() {
+        let mut given = resource(1, 1);
+        given.spec.store.resources =
+            serde_json::from_value(json!({"limits": {"memory": "1000Mi"}})).expect("resources");
+        let cluster = Cluster::new(&given, &defaults()).expect("valid");
+        assert_eq!(cluster.store.max_memory_bytes, 650 * 1024 * 1024);
+        given.spec.store.resources = None;
+        let cluster = Cluster::new(&given, &defaults()).expect("valid");
+        assert_eq!(cluster.store.max_memory_bytes, 0);
+    }
+
+    #[test]
+    fn seeds_are_read_from_the_right() {
+        let peer = parse_seed("[2001:db8::1]:8101:dc2-a:dc2:17").expect("a seed");
+        assert_eq!(
+            (peer.host.as_str(), peer.address.as_deref(), peer.token),
+            ("2001:db8::1", Some("2001:db8::1"), Token(17))
+        );
+        let named = parse_seed("node.example:8101:dc2-a:dc2:17").expect("a seed");
+        assert_eq!((named.address, named.port), (None, 8101));
+        for bad in [
+            "host:0:r:d:1",
+            "host:70000:r:d:1",
+            "host:1:r:d:-1",
+            ":1:r:d:1",
+            "h:1:r:d",
+        ] {
+            assert_eq!(parse_seed(bad), None, "{bad}");
+        }
+    }
+}

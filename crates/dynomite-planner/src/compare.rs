@@ -34,7 +34,7 @@ pub fn holds(ours: &impl Serialize, seen: &impl Serialize) -> bool {
 
 fn covers(field: &str, ours: &Value, seen: Option<&Value>) -> bool {
     let Some(seen) = seen else {
-        return is_empty(ours);
+        return is_empty(ours) && !TRUE_WHEN_ABSENT.contains(&field);
     };
     match (ours, seen) {
         (Value::Object(ours), Value::Object(seen)) => object(field, ours, seen),
@@ -103,6 +103,13 @@ fn same_quantity(left: &str, right: &str) -> bool {
     matches!((quantity::parse(left), quantity::parse(right)), (Some(l), Some(r)) if l == r)
 }
 
+/// Fields of which `false` is not the same as nothing.
+const TRUE_WHEN_ABSENT: &[&str] = &[
+    "allowPrivilegeEscalation",
+    "automountServiceAccountToken",
+    "enableServiceLinks",
+];
+
 /// Whether the API server may drop a value when it stores it.
 fn is_empty(value: &Value) -> bool {
     match value {
@@ -162,6 +169,16 @@ mod tests {
             let seen = json!({field: {"app": "x", "more": "y"}});
             assert_eq!(holds(&ours, &seen), field == "labels", "{field}");
         }
+    }
+
+    #[test]
+    fn a_false_that_means_something_is_missed() {
+        let ours = json!({"automountServiceAccountToken": false, "hostNetwork": false});
+        assert!(!holds(&ours, &json!({})));
+        assert!(holds(
+            &ours,
+            &json!({"automountServiceAccountToken": false})
+        ));
     }
 
     #[test]

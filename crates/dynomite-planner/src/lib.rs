@@ -19,6 +19,8 @@ mod objects;
 mod observed;
 mod ownership;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod quantity;
 mod ring;
 pub mod safety;
@@ -27,6 +29,8 @@ mod status;
 mod steps;
 mod tokens;
 mod wait;
+#[cfg(test)]
+mod world;
 
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use observed::{Claims, KubernetesNode, Observed, SecretFacts, Seen};

@@ -508,3 +508,200 @@ fn warm_up(report: &NodeReport) -> Option<WarmUpStatus> {
         attempt: *attempt,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use dynomite_api::crd::condition;
+
+    use super::*;
+    use crate::observed::{KubernetesNode, Seen};
+    use crate::world::{World, resource};
+
+    fn published(world: &mut World) -> DynomiteClusterStatus {
+        let plan = world.plan();
+        world.publish(&plan);
+        world.resource.status.clone().expect("it was published")
+    }
+
+    fn says(status: &DynomiteClusterStatus, of: ConditionType) -> (String, String) {
+        let found = condition(&status.conditions, of).expect("it is set");
+        (found.status.clone(), found.reason.clone())
+    }
+
+    fn pair(status: &str, reason: &str) -> (String, String) {
+        (status.to_owned(), reason.to_owned())
+    }
+
+    #[test]
+    fn a_settled_ring_is_ready_and_says_so_once() {
+        let mut world = World::settled(3, 2);
+        let first = published(&mut world);
+        assert_eq!(first.phase, Some(ClusterPhase::Ready));
+        assert_eq!(
+            (first.nodes.as_str(), first.racks_ready.as_str()),
+            ("6/6", "3/3")
+        );
+        for (of, expected) in [
+            (ConditionType::Ready, pair("True", "AllNodesReady")),
+            (ConditionType::Reconciling, pair("False", "Settled")),
+            (ConditionType::Stalled, pair("False", "NotStalled")),
+            (ConditionType::Available, pair("True", "EveryTokenServed")),
+            (
+                ConditionType::TokensAssigned,
+                pair("True", "TokensAssigned"),
+            ),
+            (ConditionType::Paused, pair("False", "NotPaused")),
+        ] {
+            assert_eq!(says(&first, of), expected);
+        }
+        assert!(
+            first
+                .tokens
+                .iter()
+                .all(|t| (t.ready, t.required, t.headroom) == (3, 2, 1))
+        );
+        assert!(first.plan.is_empty());
+        world.now = world
+            .now
+            .checked_add(jiff::SignedDuration::from_hours(1))
+            .expect("in range");
+        assert_eq!(published(&mut world), first);
+    }
+
+    #[test]
+    fn a_new_ring_is_provisioning_and_not_yet_available() {
+        let mut world = World::new(resource(3, 1));
+        let status = published(&mut world);
+        assert_eq!(status.phase, Some(ClusterPhase::Provisioning));
+        assert_eq!(
+            says(&status, ConditionType::Available),
+            pair("False", "NeverServed")
+        );
+        assert_eq!(says(&status, ConditionType::Ready).0, "False");
+        assert_eq!(
+            says(&status, ConditionType::TokensAssigned),
+            pair("False", "NotRecorded")
+        );
+    }
+
+    #[test]
+    fn a_lost_node_degrades_and_a_lost_quorum_is_said() {
+        let mut world = World::settled(3, 1);
+        world.kill("ring-a-0");
+        let status = published(&mut world);
+        assert_eq!(status.phase, Some(ClusterPhase::Degraded));
+        assert_eq!(says(&status, ConditionType::Available).0, "True");
+        assert_eq!(status.tokens[0].headroom, 0);
+        // Its peers keep its place by the address it last had.
+        assert!(!status.racks[0].nodes[0].addresses.is_empty());
+        world.kill("ring-b-0");
+        let status = published(&mut world);
+        assert_eq!(status.phase, Some(ClusterPhase::Unavailable));
+        assert_eq!(
+            says(&status, ConditionType::Available),
+            pair("False", "TooFewReplicas")
+        );
+        assert_eq!(status.tokens[0].headroom, -1);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_unknown() {
+        let mut world = World::settled(3, 1);
+        world.mute = vec!["ring-a-0".to_owned(), "ring-b-0".to_owned()];
+        world.tick();
+        let status = published(&mut world);
+        assert_eq!(
+            says(&status, ConditionType::Ready),
+            pair("Unknown", "NodeUnknown")
+        );
+        assert_eq!(
+            says(&status, ConditionType::Available),
+            pair("Unknown", "NodeUnknown")
+        );
+    }
+
+    #[test]
+    fn a_blocked_rack_says_why_and_what_to_do() {
+        let mut world = World::settled(3, 1);
+        world.kill("ring-b-0");
+        world.tick();
+        let node = KubernetesNode {
+            zone: Some("zone-a".to_owned()),
+            schedulable: true,
+        };
+        world.observed.kubernetes_nodes = Seen::Known([("n1".to_owned(), node)].into());
+        let pod = world
+            .observed
+            .pods
+            .get_mut("ring-b-0")
+            .expect("it is there");
+        let status = pod.status.as_mut().expect("a status");
+        status.pod_ip = None;
+        status.conditions = Some(vec![k8s_openapi::api::core::v1::PodCondition {
+            type_: "PodScheduled".to_owned(),
+            status: "False".to_owned(),
+            reason: Some("Unschedulable".to_owned()),
+            message: Some("0/1 nodes are available".to_owned()),
+            ..k8s_openapi::api::core::v1::PodCondition::default()
+        }]);
+        let status = published(&mut world);
+        assert_eq!(
+            says(&status, ConditionType::Ready),
+            pair("False", "ZoneWithoutNodes")
+        );
+        assert!(status.racks[1].message.contains("zone zone-b has no nodes"));
+        assert_eq!(status.racks[0].message, "");
+        assert_eq!(says(&status, ConditionType::Available).0, "True");
+    }
+
+    #[test]
+    fn paused_changes_nothing_and_is_seen() {
+        let mut world = World::settled(3, 1);
+        world.edit(|spec| spec.paused = true);
+        world.observed.services.remove("ring");
+        assert!(world.plan().actions.is_empty());
+        let status = published(&mut world);
+        assert_eq!(status.phase, Some(ClusterPhase::Paused));
+        assert_eq!(says(&status, ConditionType::Paused), pair("True", "Paused"));
+        assert_eq!(says(&status, ConditionType::Ready), pair("True", "Paused"));
+    }
+
+    #[test]
+    fn a_failed_action_is_told() {
+        let mut world = World::settled(3, 1);
+        world.observed.services.remove("ring");
+        let plan = world.plan();
+        let outcome = Outcome {
+            failures: vec![crate::plan::Failure {
+                step: StepName::Provision,
+                target: plan.actions[0].action.target(),
+                reason: "Forbidden".to_owned(),
+                message: "services is forbidden".to_owned(),
+            }],
+        };
+        let cluster = world.cluster();
+        let made = status(&cluster, &world.observed, &plan, None, &outcome, world.now);
+        assert_eq!(
+            says(&made, ConditionType::Reconciling),
+            pair("True", "Forbidden")
+        );
+        assert_eq!(made.plan[0].message, "Service ring: services is forbidden");
+    }
+
+    #[test]
+    fn an_invalid_spec_stalls_and_keeps_what_was_known() {
+        let mut world = World::settled(3, 1);
+        world.edit(|spec| spec.racks[1].name = "a".to_owned());
+        let violations = Cluster::new(&world.resource, &world.defaults).expect_err("it is invalid");
+        let status = invalid_status(&world.resource, &violations, world.now);
+        assert_eq!(
+            says(&status, ConditionType::Stalled),
+            pair("True", "InvalidSpec")
+        );
+        assert_eq!(says(&status, ConditionType::Available).0, "True");
+        assert_eq!(
+            (status.observed_generation, status.nodes.as_str()),
+            (Some(2), "3/3")
+        );
+    }
+}

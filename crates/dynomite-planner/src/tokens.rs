@@ -221,3 +221,113 @@ fn mismatch(entry: &Recorded, wanted: &str) -> Wait {
         wanted: wanted.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{World, resource};
+
+    #[test]
+    fn tokens_follow_the_formula_and_are_the_same_in_every_rack() {
+        let world = World::settled(3, 2);
+        let status = world.resource.status.clone().expect("a status");
+        for rack in status.racks {
+            let tokens: Vec<u32> = rack.nodes.iter().map(|node| node.token.0).collect();
+            assert_eq!(tokens, [1_383_429_731, 3_530_913_378]);
+        }
+        let claim = &world.observed.claims["data-ring-c-1"].metadata.annotations;
+        assert_eq!(
+            claim.as_ref().expect("annotations")[ANNOTATION_TOKEN],
+            "3530913378"
+        );
+    }
+
+    /// The cluster is made again under its name, with another UID and without a status.
+    fn again(world: &World, nodes: u32) -> World {
+        let mut fresh = resource(3, nodes);
+        fresh.metadata.uid = Some("cluster-uid-2".to_owned());
+        let mut next = World::new(fresh);
+        next.observed.claims = world.observed.claims.clone();
+        next.observed.config_maps = world.observed.config_maps.clone();
+        next
+    }
+
+    #[test]
+    fn a_cluster_made_again_finds_its_tokens() {
+        let mut given = resource(3, 2);
+        for rack in &mut given.spec.racks {
+            rack.tokens = Some(vec![Token(7), Token(9)]);
+        }
+        let mut world = World::new(given);
+        world.settle();
+        for lose in ["nothing", "the record", "the marks"] {
+            let mut next = again(&world, 2);
+            match lose {
+                "the record" => next.observed.config_maps.clear(),
+                "the marks" => next.observed.claims.clear(),
+                _ => {}
+            }
+            let tokens = resolve(&next.cluster(), &next.observed);
+            assert_eq!(
+                (tokens.by_ordinal, tokens.problem),
+                (vec![Token(7), Token(9)], None),
+                "{lose}"
+            );
+            assert!(
+                served_since(&next.cluster(), &next.observed).is_some() || lose == "the record"
+            );
+        }
+    }
+
+    #[test]
+    fn tokens_that_contradict_stop_everything() {
+        let world = World::settled(3, 2);
+        // Another size: the record is of rings of two nodes.
+        let mut next = again(&world, 3);
+        assert_eq!(next.reasons(), ["TokenMismatch"]);
+        assert!(next.plan().actions.is_empty());
+        next = again(&world, 1);
+        assert_eq!(next.reasons(), ["TokenMismatch"]);
+        // The spec names others.
+        let mut next = again(&world, 2);
+        for rack in &mut next.resource.spec.racks {
+            rack.tokens = Some(vec![Token(7), Token(9)]);
+        }
+        assert_eq!(next.reasons(), ["TokenMismatch"]);
+        // A volume says otherwise than the record.
+        let mut next = again(&world, 2);
+        let claim = next
+            .observed
+            .claims
+            .get_mut("data-ring-a-0")
+            .expect("it is there");
+        let mark = (ANNOTATION_TOKEN.to_owned(), "5".to_owned());
+        claim
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .extend([mark]);
+        assert_eq!(next.reasons(), ["TokenMismatch"]);
+        // Nobody can read the record.
+        let mut next = again(&world, 2);
+        let record = next
+            .observed
+            .config_maps
+            .get_mut("ring-tokens")
+            .expect("it is there");
+        record.data = Some([(RECORD_KEY.to_owned(), "{".to_owned())].into());
+        assert_eq!(next.reasons(), ["TokenRecordUnreadable"]);
+        assert!(next.plan().actions.is_empty());
+    }
+
+    #[test]
+    fn a_lost_record_beside_old_volumes_counts_as_served() {
+        let world = World::settled(3, 1);
+        let mut next = again(&world, 1);
+        next.observed.config_maps.clear();
+        next.resource.metadata.creation_timestamp = Some(
+            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
+        );
+        assert!(served_since(&next.cluster(), &next.observed).is_some());
+    }
+}

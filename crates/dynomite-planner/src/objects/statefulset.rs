@@ -107,3 +107,103 @@ fn template_size(set: &StatefulSet) -> Option<Quantity> {
     let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
     requests.get("storage").cloned()
 }
+
+#[cfg(test)]
+mod tests {
+    use dynomite_api::crd::StorageMedium;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::world::{World, resource};
+
+    fn rendered(world: &World) -> Value {
+        let cluster = world.cluster();
+        let set = stateful_set(&cluster, &world.observed, &cluster.racks[0]);
+        serde_json::to_value(set).expect("it serialises")
+    }
+
+    /// Whatever changes here restarts every node of every ring when the operator
+    /// is upgraded. To accept it, run with `UPDATE_GOLDEN=1`, and say so in the notes.
+    #[test]
+    fn the_template_is_what_it_was() {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/objects/statefulset.golden.json"
+        );
+        let mut seen = rendered(&World::new(resource(3, 2)));
+        let annotations = &mut seen["metadata"]["annotations"];
+        annotations["dynomite.io/applied-hash"] = Value::Null;
+        let text = serde_json::to_string_pretty(&seen).expect("it serialises") + "\n";
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &text).expect("the source folder can be written");
+        }
+        let golden = std::fs::read_to_string(path).expect("the golden file");
+        assert!(
+            golden == text,
+            "the StatefulSet differs from {path}:\n{text}"
+        );
+    }
+
+    #[test]
+    fn pods_pass_the_restricted_level() {
+        let seen = rendered(&World::new(resource(3, 2)));
+        let pod = &seen["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(
+            pod["securityContext"]["seccompProfile"]["type"],
+            "RuntimeDefault"
+        );
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        let containers = ["initContainers", "containers"].map(|list| pod[list].as_array().cloned());
+        let containers: Vec<Value> = containers.into_iter().flatten().flatten().collect();
+        assert_eq!(containers.len(), 3);
+        for container in containers {
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false);
+            assert_eq!(security["readOnlyRootFilesystem"], true);
+            assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
+        }
+    }
+
+    #[test]
+    fn a_ring_in_memory_has_no_volumes_and_stays_put() {
+        let mut world = World::new(resource(3, 2));
+        world.resource.spec.storage.medium = StorageMedium::None;
+        let seen = rendered(&world);
+        assert_eq!(seen["spec"]["volumeClaimTemplates"], Value::Null);
+        let pod = &seen["spec"]["template"]["spec"];
+        let tolerations = pod["tolerations"].as_array().expect("tolerations");
+        assert!(
+            tolerations
+                .iter()
+                .all(|t| t["tolerationSeconds"] == Value::Null)
+        );
+        assert_eq!(tolerations.len(), 2);
+    }
+
+    #[test]
+    fn the_platform_may_choose_the_user() {
+        let mut world = World::new(resource(3, 2));
+        world.resource.spec.pod.run_as_user = Some(0);
+        let security = rendered(&world)["spec"]["template"]["spec"]["securityContext"].clone();
+        assert_eq!(
+            (&security["runAsUser"], &security["fsGroup"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert_eq!(security["runAsNonRoot"], true);
+    }
+
+    #[test]
+    fn a_grown_volume_leaves_the_claim_template_as_it_was() {
+        let mut world = World::settled(3, 1);
+        world.edit(|spec| spec.storage.size = Quantity("20Gi".to_owned()));
+        let template = rendered(&world)["spec"]["volumeClaimTemplates"][0].clone();
+        assert_eq!(template["spec"]["resources"]["requests"]["storage"], "10Gi");
+        let pods = world.uids();
+        world.settle();
+        let claim = &world.observed.claims["data-ring-a-0"];
+        let claim = serde_json::to_value(claim).expect("it serialises");
+        assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "20Gi");
+        assert_eq!(world.uids(), pods);
+    }
+}

@@ -154,3 +154,111 @@ fn donors(ring: &Ring<'_>, node: &Node<'_>) -> Vec<Donor> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::Seen;
+    use crate::world::World;
+
+    fn donors_of(world: &World, name: &str) -> Vec<String> {
+        let cluster = world.cluster();
+        let ring = Ring::new(&cluster, &world.observed);
+        let node = ring
+            .nodes
+            .iter()
+            .find(|node| node.name == name)
+            .expect("it is there");
+        donors(&ring, node)
+            .into_iter()
+            .map(|donor| donor.name)
+            .collect()
+    }
+
+    #[test]
+    fn donors_are_of_the_same_token_and_the_unknown_come_last() {
+        let mut world = World::settled(3, 2);
+        assert_eq!(donors_of(&world, "ring-a-1"), ["ring-b-1", "ring-c-1"]);
+        // Each rack begins with the next one.
+        assert_eq!(donors_of(&world, "ring-b-1"), ["ring-c-1", "ring-a-1"]);
+        let unknown = Seen::Unknown("it does not answer".to_owned());
+        world
+            .observed
+            .reports
+            .insert("ring-b-1".to_owned(), unknown);
+        assert_eq!(donors_of(&world, "ring-a-1"), ["ring-c-1", "ring-b-1"]);
+        let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-c-1") else {
+            panic!("it was heard");
+        };
+        report.proof.kind = dynomite_api::contract::ProofKind::Unproven;
+        assert_eq!(donors_of(&world, "ring-a-1"), ["ring-c-1", "ring-b-1"]);
+    }
+
+    #[test]
+    fn a_silent_node_is_not_written_to_and_does_not_stop_the_others() {
+        let mut world = World::settled(3, 1);
+        world.mute.push("ring-a-0".to_owned());
+        world.tick();
+        world.edit(|spec| spec.health.failure_threshold = 5);
+        let plan = world.plan();
+        let told: Vec<String> = plan.actions.iter().map(|p| p.action.target()).collect();
+        assert_eq!(told, ["node ring-b-0", "node ring-c-0"]);
+        assert!(world.reasons().contains(&"NodeUnknown"));
+    }
+
+    #[test]
+    fn a_report_of_another_pod_is_not_taken() {
+        let mut world = World::settled(3, 1);
+        let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-a-0") else {
+            panic!("it was heard");
+        };
+        report.pod_uid = "somebody".to_owned();
+        assert!(world.reasons().contains(&"NodeUnknown"));
+        assert!(
+            world
+                .plan()
+                .actions
+                .iter()
+                .all(|p| p.action.target() != "node ring-a-0")
+        );
+    }
+
+    #[test]
+    fn an_older_view_moves_no_node_back() {
+        let mut world = World::settled(3, 1);
+        world.edit(|spec| spec.health.failure_threshold = 5);
+        world.settle();
+        world.resource.metadata.generation = Some(1);
+        world.resource.spec.health.failure_threshold = 2;
+        let plan = world.plan();
+        assert!(
+            !plan
+                .actions
+                .iter()
+                .any(|p| matches!(p.action, Action::Assign { .. }))
+        );
+        assert!(world.reasons().contains(&"NewerDocument"));
+    }
+
+    #[test]
+    fn a_node_that_is_away_keeps_its_place() {
+        let mut world = World::settled(3, 1);
+        let pod = world.observed.pods.remove("ring-a-0").expect("it is there");
+        let address = pod.status.and_then(|s| s.pod_ip);
+        let cluster = world.cluster();
+        let ring = Ring::new(&cluster, &world.observed);
+        let pass = Pass {
+            cluster: &cluster,
+            observed: &world.observed,
+            ring: &ring,
+            now: world.now,
+            earlier: &crate::plan::Plan::default(),
+        };
+        let peers = peers(&pass, &ring.nodes[1]);
+        let away = peers
+            .iter()
+            .find(|peer| peer.rack == "a")
+            .expect("it is a peer");
+        assert_eq!(away.address, address);
+    }
+}

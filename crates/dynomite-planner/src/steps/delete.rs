@@ -77,3 +77,47 @@ fn volumes_are_gone(pass: &Pass<'_>, step: &mut Step) -> bool {
     }
     gone
 }
+
+#[cfg(test)]
+mod tests {
+    use dynomite_api::crd::Retention;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::world::World;
+
+    fn deleted(retention: Retention) -> World {
+        let mut world = World::settled(3, 1);
+        world.edit(|spec| spec.storage.retention = retention);
+        world.settle();
+        world.resource.metadata.deletion_timestamp = Some(Time(world.now));
+        world
+    }
+
+    #[test]
+    fn data_stays_by_default_and_nothing_holds_the_resource() {
+        let world = deleted(Retention::Retain);
+        assert!(!world.cluster().has_finalizer);
+        assert!(world.plan().actions.is_empty());
+    }
+
+    #[test]
+    fn volumes_go_after_the_pods_when_asked() {
+        let mut world = deleted(Retention::Delete);
+        assert!(world.cluster().has_finalizer);
+        let first = world.plan();
+        assert!(first.actions.iter().all(|p| matches!(
+            p.action,
+            Action::Delete {
+                kind: Kind::StatefulSet,
+                ..
+            }
+        )));
+        for _ in 0..5 {
+            world.pass();
+        }
+        assert!(world.observed.claims.is_empty());
+        assert!(!world.observed.config_maps.contains_key("ring-tokens"));
+        assert!(!world.cluster().has_finalizer);
+    }
+}

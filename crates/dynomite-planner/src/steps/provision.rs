@@ -219,3 +219,112 @@ fn renew_at(facts: &SecretFacts) -> Option<Timestamp> {
     let seconds = life.as_secs().max(0) / 3 * 2;
     from.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::StepName;
+    use crate::world::{World, resource, targets};
+
+    #[test]
+    fn everything_is_made_in_one_pass_certificates_first() {
+        let world = World::new(resource(3, 2));
+        let made = targets(&world.plan(), StepName::Provision);
+        let expected = [
+            "Secret ring-node-tls",
+            "ConfigMap ring-tokens",
+            "Service ring",
+            "Service ring-nodes",
+            "Service ring-a",
+            "Service ring-b",
+            "Service ring-c",
+            "PodDisruptionBudget ring",
+            "StatefulSet ring-a",
+            "StatefulSet ring-b",
+            "StatefulSet ring-c",
+        ];
+        assert_eq!(made, expected);
+    }
+
+    #[test]
+    fn what_was_edited_or_deleted_comes_back_without_touching_pods() {
+        let mut world = World::settled(3, 2);
+        let pods = world.uids();
+        world.observed.services.remove("ring-b");
+        let set = world
+            .observed
+            .stateful_sets
+            .get_mut("ring-a")
+            .expect("it is there");
+        set.spec.as_mut().expect("a spec").replicas = Some(5);
+        let service = world
+            .observed
+            .services
+            .get_mut("ring")
+            .expect("it is there");
+        service.metadata.owner_references = None;
+        let again = targets(&world.plan(), StepName::Provision);
+        assert_eq!(
+            again,
+            ["Service ring", "Service ring-b", "StatefulSet ring-a"]
+        );
+        world.settle();
+        assert_eq!(world.uids(), pods);
+    }
+
+    #[test]
+    fn what_belongs_to_others_is_left_alone() {
+        let mut world = World::settled(3, 1);
+        let service = world
+            .observed
+            .services
+            .get_mut("ring")
+            .expect("it is there");
+        let owner = &mut service
+            .metadata
+            .owner_references
+            .as_mut()
+            .expect("an owner")[0];
+        owner.uid = "another".to_owned();
+        assert_eq!(world.reasons(), ["PreviousOwner"]);
+        assert!(world.plan().actions.is_empty());
+        let service = world
+            .observed
+            .services
+            .get_mut("ring")
+            .expect("it is there");
+        service.metadata.owner_references = None;
+        service.metadata.labels = None;
+        assert_eq!(world.reasons(), ["NameTaken"]);
+        assert!(world.plan().actions.is_empty());
+    }
+
+    #[test]
+    fn certificates_are_renewed_in_time_and_never_on_a_guess() {
+        let mut world = World::settled(3, 1);
+        world.observed.ca_secret = Seen::Unknown("forbidden".to_owned());
+        assert_eq!(world.reasons(), ["CertificatesUnknown"]);
+        assert!(world.plan().actions.is_empty());
+
+        let mut world = World::settled(3, 1);
+        let at = world.plan().wake_at.expect("certificates end some day");
+        world.now = at
+            .checked_sub(SignedDuration::from_secs(1))
+            .expect("in range");
+        assert!(world.plan().actions.is_empty());
+        world.now = at;
+        assert_eq!(
+            targets(&world.plan(), StepName::Provision),
+            ["Secret ring-node-tls"]
+        );
+    }
+
+    #[test]
+    fn a_ring_of_one_rack_has_no_budget() {
+        let mut world = World::settled(2, 1);
+        assert!(world.observed.pod_disruption_budgets.contains_key("ring"));
+        world.edit(|spec| drop(spec.racks.pop()));
+        world.settle();
+        assert!(world.observed.pod_disruption_budgets.is_empty());
+    }
+}

@@ -103,3 +103,54 @@ pub(super) fn leaving_peers(pass: &Pass<'_>) -> Vec<Peer> {
     }
     peers
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::world::World;
+
+    #[test]
+    fn a_removed_rack_goes_when_the_others_are_whole() {
+        let mut world = World::settled(3, 2);
+        world.kill("ring-a-0");
+        world.edit(|spec| {
+            spec.racks.pop();
+            spec.consistency = dynomite_api::crd::ConsistencySpec::default();
+        });
+        let first = world.pass();
+        assert!(!first.actions.iter().any(|p| p.action.disrupts()));
+        assert!(world.observed.stateful_sets.contains_key("ring-c"));
+        world.settle();
+        assert!(!world.observed.stateful_sets.contains_key("ring-c"));
+        assert!(!world.observed.services.contains_key("ring-c"));
+        // Its volumes stay, and so do its tokens.
+        assert!(world.observed.claims.contains_key("data-ring-c-0"));
+        let record = &world.observed.config_maps["ring-tokens"].data;
+        assert!(record.as_ref().expect("data")["tokens.json"].contains("ring-c-1"));
+    }
+
+    #[test]
+    fn until_it_is_gone_its_nodes_are_peers() {
+        let mut world = World::settled(3, 1);
+        world.mute.push("ring-a-0".to_owned());
+        world.tick();
+        world.edit(|spec| {
+            spec.racks.pop();
+            spec.consistency = dynomite_api::crd::ConsistencySpec::default();
+        });
+        world.pass();
+        world.pass();
+        let desired = world.lives["ring-b-0"]
+            .desired
+            .as_ref()
+            .expect("it has one");
+        assert_eq!(desired.cluster_generation, 2);
+        assert!(desired.peers.iter().any(|peer| peer.rack == "c"));
+        world.mute.clear();
+        world.settle();
+        let desired = world.lives["ring-b-0"]
+            .desired
+            .as_ref()
+            .expect("it has one");
+        assert!(!desired.peers.iter().any(|peer| peer.rack == "c"));
+    }
+}

@@ -107,3 +107,204 @@ fn replace(step: &mut Step, node: &Node<'_>, why: &str) {
     };
     step.act(told, why);
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::plan::StepName;
+    use crate::world::{World, resource, targets};
+
+    fn change(world: &mut World) {
+        world.edit(|spec| {
+            let setting = ("max_msgs".to_owned(), "300000".to_owned());
+            spec.dynomite.settings.extend([setting]);
+        });
+    }
+
+    #[test]
+    fn one_pod_at_a_time_and_each_comes_back_first() {
+        let mut world = World::settled(3, 2);
+        let before = world.uids();
+        change(&mut world);
+        let mut order = Vec::new();
+        for _ in 0..60 {
+            let plan = world.pass();
+            for target in targets(&plan, StepName::Roll) {
+                if target.starts_with("Pod") {
+                    order.push(target);
+                    let down = world
+                        .observed
+                        .pods
+                        .keys()
+                        .filter(|pod| world.lives[*pod].proof.is_none());
+                    assert_eq!(down.count(), 1);
+                }
+            }
+        }
+        assert_eq!(
+            order,
+            [
+                "Pod ring-a-0",
+                "Pod ring-a-1",
+                "Pod ring-b-0",
+                "Pod ring-b-1",
+                "Pod ring-c-0",
+                "Pod ring-c-1"
+            ]
+        );
+        assert!(world.uids().iter().all(|uid| !before.contains(uid)));
+        assert!(world.plan().actions.is_empty());
+    }
+
+    #[test]
+    fn a_live_setting_restarts_nothing() {
+        let mut world = World::settled(3, 2);
+        let before = world.uids();
+        world.edit(|spec| {
+            spec.store
+                .settings
+                .insert("maxmemory-policy".to_owned(), "allkeys-lru".to_owned());
+            spec.consistency.read = dynomite_api::contract::ConsistencyLevel::DcOne;
+        });
+        world.settle();
+        assert_eq!(world.uids(), before);
+        assert!(world.lives.values().all(|life| {
+            let desired = life.desired.as_ref().expect("it has one");
+            desired.store.settings.contains_key("maxmemory-policy")
+        }));
+    }
+
+    #[test]
+    fn an_upgrade_of_the_operator_restarts_nothing_until_a_person_says_so() {
+        let mut world = World::settled(3, 1);
+        let before = world.uids();
+        world.defaults.sidecar_image = "operator:2".to_owned();
+        world.defaults.engine_image = "operator:2".to_owned();
+        world.defaults.image_pull_policy = Some("Always".to_owned());
+        assert_eq!(
+            world.plan(),
+            crate::Plan {
+                wake_at: world.plan().wake_at,
+                ..crate::Plan::default()
+            }
+        );
+        let mark = (
+            dynomite_api::annotations::ANNOTATION_UPDATE_IMAGES.to_owned(),
+            "operator:2".to_owned(),
+        );
+        world.resource.metadata.annotations = Some([mark].into());
+        world.settle();
+        assert!(world.uids().iter().all(|uid| !before.contains(uid)));
+    }
+
+    /// Settled, then changed so that every pod is to be replaced.
+    fn about_to_roll() -> World {
+        let mut world = World::settled(3, 1);
+        change(&mut world);
+        let plan = world.plan();
+        for planned in &plan.actions {
+            world.act(&planned.action);
+        }
+        world.tick();
+        world
+    }
+
+    #[test]
+    fn nothing_leaves_while_another_leaves() {
+        let mut world = about_to_roll();
+        let pod = world
+            .observed
+            .pods
+            .get_mut("ring-c-0")
+            .expect("it is there");
+        pod.metadata.deletion_timestamp = Some(Time(world.now));
+        let plan = world.plan();
+        assert!(!plan.actions.iter().any(|p| p.action.disrupts()));
+        assert!(world.reasons().contains(&"OtherNodeDown"));
+    }
+
+    #[test]
+    fn only_the_unknown_node_itself_may_leave() {
+        let mut world = about_to_roll();
+        world.mute.push("ring-c-0".to_owned());
+        world.tick();
+        let gone = targets(&world.plan(), StepName::Roll);
+        assert_eq!(gone, ["Pod ring-c-0", "Event PodReplaced"]);
+        world.mute.push("ring-b-0".to_owned());
+        world.tick();
+        assert!(targets(&world.plan(), StepName::Roll).is_empty());
+        assert!(world.reasons().contains(&"OtherNodeDown"));
+    }
+
+    #[test]
+    fn a_pod_is_deleted_only_as_it_was_seen() {
+        let world = about_to_roll();
+        let plan = world.plan();
+        let deletion = plan.actions.iter().find(|p| p.action.disrupts());
+        let expected = Action::Delete {
+            kind: Kind::Pod,
+            name: "ring-a-0".to_owned(),
+            uid: world.pod_uid("ring-a-0"),
+            resource_version: Some("1".to_owned()),
+        };
+        assert_eq!(deletion.map(|p| &p.action), Some(&expected));
+    }
+
+    #[test]
+    fn reverting_a_change_that_cannot_run_heals_by_itself() {
+        let mut world = World::settled(3, 1);
+        world.edit(|spec| spec.store.image = "nowhere".to_owned());
+        world.blocked = vec!["ring-a-0".to_owned()];
+        for _ in 0..10 {
+            world.pass();
+        }
+        assert!(world.reasons().contains(&"ImageNotPulled"));
+        assert!(world.lives["ring-b-0"].proof.is_some() && world.lives["ring-c-0"].proof.is_some());
+        world.edit(|spec| spec.store.image = "docker.io/valkey/valkey:8".to_owned());
+        world.blocked.clear();
+        world.settle();
+    }
+
+    #[test]
+    fn a_new_ring_that_cannot_run_heals_by_a_revert_too() {
+        let mut world = World::new(resource(3, 1));
+        world.edit(|spec| spec.store.image = "nowhere".to_owned());
+        world.blocked = ["a", "b", "c"]
+            .iter()
+            .map(|r| format!("ring-{r}-0"))
+            .collect();
+        for _ in 0..5 {
+            world.pass();
+        }
+        world.edit(|spec| spec.store.image = "docker.io/valkey/valkey:8".to_owned());
+        world.blocked.clear();
+        world.settle();
+    }
+
+    #[test]
+    fn memory_without_a_replica_is_not_thrown_away() {
+        let mut resource = resource(1, 1);
+        resource.spec.storage.medium = dynomite_api::crd::StorageMedium::None;
+        let mut world = World::new(resource);
+        world.settle();
+        change(&mut world);
+        for _ in 0..5 {
+            world.pass();
+        }
+        assert_eq!(world.reasons(), ["WouldLoseData"]);
+    }
+
+    #[test]
+    fn a_controller_that_lags_is_waited_for() {
+        let mut world = World::settled(3, 1);
+        let set = world
+            .observed
+            .stateful_sets
+            .get_mut("ring-a")
+            .expect("it is there");
+        set.metadata.generation = Some(9);
+        assert_eq!(world.reasons(), ["RevisionPending"]);
+    }
+}

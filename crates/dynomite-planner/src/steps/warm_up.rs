@@ -229,3 +229,174 @@ fn proposals(pass: &Pass<'_>, step: &mut Step) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observed::Seen;
+    use crate::world::{World, resource};
+
+    fn grants(world: &World) -> Vec<Option<Grant>> {
+        let cluster = world.cluster();
+        let ring = Ring::new(&cluster, &world.observed);
+        let pass = Pass {
+            cluster: &cluster,
+            observed: &world.observed,
+            ring: &ring,
+            now: world.now,
+            earlier: &crate::plan::Plan::default(),
+        };
+        ring.nodes.iter().map(|node| grant(&pass, node)).collect()
+    }
+
+    #[test]
+    fn a_new_ring_opens_only_when_all_are_poised() {
+        let mut world = World::new(resource(3, 2));
+        world.mute.push("ring-b-1".to_owned());
+        for _ in 0..6 {
+            world.pass();
+        }
+        assert!(world.reasons().contains(&"ServeGate"));
+        assert!(
+            world
+                .lives
+                .values()
+                .all(|life| life.desired.as_ref().is_none_or(|d| !d.serve))
+        );
+        world.mute.clear();
+        world.settle();
+        assert!(
+            world
+                .lives
+                .values()
+                .all(|life| life.proof == Some(ProofKind::Bootstrap))
+        );
+    }
+
+    use dynomite_api::contract::ProofKind;
+
+    #[test]
+    fn complete_racks_begin_without_a_blocked_one() {
+        let mut world = World::new(resource(3, 2));
+        world.blocked.push("ring-c-0".to_owned());
+        for _ in 0..8 {
+            world.pass();
+        }
+        let (began, waits) = (tokens_served(&world), world.reasons());
+        assert!(began && waits.contains(&"ImageNotPulled"), "{waits:?}");
+        // It is repaired: the node that comes late copies, for the others were written to.
+        world.blocked.clear();
+        world.kill("ring-c-0");
+        world.settle();
+        assert_eq!(world.lives["ring-c-0"].proof, Some(ProofKind::WarmUp));
+    }
+
+    fn tokens_served(world: &World) -> bool {
+        crate::tokens::served_since(&world.cluster(), &world.observed).is_some()
+    }
+
+    #[test]
+    fn complete_racks_begin_after_a_while_without_a_silent_node() {
+        let mut world = World::new(resource(3, 2));
+        world.mute.push("ring-b-1".to_owned());
+        for _ in 0..60 {
+            world.pass();
+        }
+        assert!(tokens_served(&world));
+    }
+
+    #[test]
+    fn too_few_complete_racks_do_not_begin() {
+        let mut world = World::new(resource(3, 1));
+        world.blocked = vec!["ring-b-0".to_owned(), "ring-c-0".to_owned()];
+        for _ in 0..60 {
+            world.pass();
+        }
+        assert!(!tokens_served(&world));
+    }
+
+    #[test]
+    fn nothing_is_granted_once_the_ring_has_served() {
+        let mut world = World::settled(3, 2);
+        assert!(grants(&world).iter().all(Option::is_none));
+        // The record is gone: the status still knows, and the volumes would.
+        world.observed.config_maps.clear();
+        assert!(grants(&world).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_store_that_restarts_copies_from_a_peer() {
+        let mut world = World::settled(3, 2);
+        world.kill("ring-a-1");
+        world.settle();
+        assert_eq!(world.lives["ring-a-1"].proof, Some(ProofKind::WarmUp));
+    }
+
+    #[test]
+    fn when_all_proof_is_lost_a_person_decides() {
+        let mut world = World::settled(3, 1);
+        for (name, keys) in [("ring-a-0", 3), ("ring-b-0", 9), ("ring-c-0", 5)] {
+            world.kill(name);
+            world.lives.get_mut(name).expect("it lived").keys = keys;
+        }
+        for _ in 0..6 {
+            world.pass();
+        }
+        let uid = world.pod_uid("ring-b-0");
+        let stalled = world
+            .waits()
+            .into_iter()
+            .find(Wait::stalls)
+            .expect("it stalls");
+        assert!(stalled.message().contains(&format!(
+            "kubectl annotate pod ring-b-0 --namespace data --overwrite dynomite.io/accept-loss={uid}"
+        )));
+        // A mark for another pod is nobody's word.
+        annotate(&mut world, "ring-b-0", "another");
+        assert!(grants(&world).iter().all(Option::is_none));
+        annotate(&mut world, "ring-b-0", &uid);
+        world.settle();
+        assert_eq!(
+            world.lives["ring-b-0"].proof,
+            Some(ProofKind::AcceptedLocal)
+        );
+        assert_eq!(world.lives["ring-a-0"].proof, Some(ProofKind::WarmUp));
+        // The mark is still there and grants nothing while peers hold the data.
+        assert!(grants(&world).iter().all(Option::is_none));
+    }
+
+    fn annotate(world: &mut World, pod: &str, value: &str) {
+        let pod = world.observed.pods.get_mut(pod).expect("it is there");
+        let mark = (ANNOTATION_ACCEPT_LOSS.to_owned(), value.to_owned());
+        pod.metadata
+            .annotations
+            .get_or_insert_default()
+            .extend([mark]);
+    }
+
+    #[test]
+    fn an_unknown_node_may_hold_the_data() {
+        let mut world = World::settled(3, 1);
+        world.kill("ring-a-0");
+        world.kill("ring-b-0");
+        world.mute.push("ring-c-0".to_owned());
+        world.tick();
+        let unknown = Seen::Unknown("it does not answer".to_owned());
+        world
+            .observed
+            .reports
+            .insert("ring-c-0".to_owned(), unknown);
+        assert!(!world.waits().iter().any(Wait::stalls));
+    }
+
+    #[test]
+    fn one_persistent_rack_takes_what_it_has() {
+        let mut world = World::settled(1, 2);
+        world.kill("ring-a-0");
+        world.settle();
+        assert_eq!(
+            world.lives["ring-a-0"].proof,
+            Some(ProofKind::AcceptedLocal)
+        );
+    }
+}

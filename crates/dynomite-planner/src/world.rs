@@ -1,0 +1,639 @@
+//! A small made-up world for tests: it takes actions as Kubernetes and the sidecars would, and moves on a tick.
+
+use std::collections::BTreeMap;
+
+use dynomite_api::contract::{
+    Awaiting, DesiredMark, EngineFacts, EngineState, Grant, NodeDesired, NodePhase, NodeReport,
+    ProcessFacts, Proof, ProofKind, StoreFacts,
+};
+use dynomite_api::crd::DynomiteCluster;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde_json::json;
+
+use crate::cluster::{Cluster, Defaults};
+use crate::compare;
+use crate::observed::{Observed, SecretFacts, Seen};
+use crate::plan::{Action, Kind, Object, Outcome, Plan, StepName};
+use crate::status::status;
+use crate::steps::plan;
+use crate::wait::Wait;
+
+/// How many passes a world may take to settle.
+const PATIENCE: usize = 60;
+
+pub(crate) struct World {
+    pub(crate) resource: DynomiteCluster,
+    pub(crate) defaults: Defaults,
+    pub(crate) observed: Observed,
+    pub(crate) now: Timestamp,
+    /// Nodes that do not answer.
+    pub(crate) mute: Vec<String>,
+    /// Nodes whose image cannot be pulled.
+    pub(crate) blocked: Vec<String>,
+    /// What lives in each pod, by pod name.
+    pub(crate) lives: BTreeMap<String, Life>,
+    count: u64,
+}
+
+/// What a sidecar holds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) desired: Option<NodeDesired>,
+    pub(crate) proof: Option<ProofKind>,
+    pub(crate) warming: bool,
+    pub(crate) keys: u64,
+    pub(crate) spent: bool,
+}
+
+pub(crate) fn defaults() -> Defaults {
+    Defaults {
+        sidecar_image: "operator:1".to_owned(),
+        engine_image: "operator:1".to_owned(),
+        image_pull_policy: None,
+    }
+}
+
+/// A resource `ring` in namespace `data` of racks `a`, `b`, ... in zones `zone-a`, ...
+pub(crate) fn resource(racks: usize, nodes: u32) -> DynomiteCluster {
+    let racks: Vec<_> = (0..racks)
+        .map(|i| {
+            let letter = char::from(b'a' + u8::try_from(i).expect("few racks"));
+            json!({"name": letter.to_string(), "zone": format!("zone-{letter}")})
+        })
+        .collect();
+    let level = if racks.len() >= 3 {
+        "DC_QUORUM"
+    } else {
+        "DC_ONE"
+    };
+    serde_json::from_value(json!({
+        "apiVersion": "dynomite.io/v1alpha1", "kind": "DynomiteCluster",
+        "metadata": {
+            "name": "ring", "namespace": "data", "uid": "cluster-uid", "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "datacenter": "dc1", "racks": racks, "nodesPerRack": nodes,
+            "consistency": {"read": level, "write": level},
+        },
+    }))
+    .expect("a resource")
+}
+
+impl World {
+    pub(crate) fn new(resource: DynomiteCluster) -> Self {
+        Self {
+            resource,
+            defaults: defaults(),
+            observed: Observed::default(),
+            now: "2026-01-01T00:01:00Z".parse().expect("a time"),
+            mute: Vec::new(),
+            blocked: Vec::new(),
+            lives: BTreeMap::new(),
+            count: 0,
+        }
+    }
+
+    /// A ring that has settled.
+    pub(crate) fn settled(racks: usize, nodes: u32) -> Self {
+        let mut world = Self::new(resource(racks, nodes));
+        world.settle();
+        world
+    }
+
+    pub(crate) fn cluster(&self) -> Cluster {
+        Cluster::new(&self.resource, &self.defaults).expect("a valid resource")
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        plan(&self.cluster(), &self.observed, self.now)
+    }
+
+    /// Plans, acts, publishes and lets everything move; what was planned is returned.
+    pub(crate) fn pass(&mut self) -> Plan {
+        let plan = self.plan();
+        self.check(&plan);
+        for planned in &plan.actions {
+            self.act(&planned.action);
+        }
+        self.publish(&plan);
+        self.tick();
+        plan
+    }
+
+    pub(crate) fn publish(&mut self, plan: &Plan) {
+        let cluster = self.cluster();
+        let previous = self.resource.status.take();
+        let outcome = Outcome::default();
+        let made = status(
+            &cluster,
+            &self.observed,
+            plan,
+            previous.as_ref(),
+            &outcome,
+            self.now,
+        );
+        self.resource.status = Some(made);
+    }
+
+    /// Passes until nothing is left to do.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..PATIENCE {
+            let plan = self.pass();
+            if plan.actions.is_empty() && plan.waits.is_empty() {
+                return;
+            }
+        }
+        panic!("does not settle: {:#?}", summary(&self.plan()));
+    }
+
+    /// What must hold of every plan.
+    pub(crate) fn check(&self, plan: &Plan) {
+        let disruptive = plan.actions.iter().filter(|p| p.action.disrupts()).count();
+        if !self.cluster().deleting {
+            assert!(disruptive <= 1, "two disruptions: {:?}", summary(plan));
+        }
+        for planned in &plan.actions {
+            if let Action::Delete {
+                uid, name, kind, ..
+            } = &planned.action
+            {
+                assert!(!uid.is_empty(), "{name} is deleted without a UID");
+                if *kind == Kind::Pod {
+                    self.check_loss(name);
+                }
+            }
+        }
+    }
+
+    /// A pod that holds proven data leaves only if enough others really hold it too.
+    fn check_loss(&self, pod: &str) {
+        let proven = |name: &String| {
+            let life = self.lives.get(name).filter(|life| life.proof.is_some());
+            life.filter(|_| self.observed.pods.contains_key(name))
+        };
+        let cluster = self.cluster();
+        let Some(life) = proven(&pod.to_owned()).filter(|_| cluster.racks.len() > 1) else {
+            return;
+        };
+        let token = life.desired.as_ref().map(|d| d.node.token);
+        let same = |other: &Life| other.desired.as_ref().map(|d| d.node.token) == token;
+        let names = self.lives.keys().filter(|name| *name != pod);
+        let stay = names.filter_map(proven).filter(|other| same(other)).count();
+        assert!(stay >= cluster.required(), "{pod} leaves and {stay} stay");
+    }
+
+    /// Does what the operator proposes when no proven node of a token is left.
+    pub(crate) fn accept_proposals(&mut self) {
+        for wait in self.waits() {
+            if let Wait::NoProvenReplica {
+                proposal: Some((pod, uid)),
+                ..
+            } = wait
+            {
+                let mark = (
+                    dynomite_api::annotations::ANNOTATION_ACCEPT_LOSS.to_owned(),
+                    uid,
+                );
+                let pod = self.observed.pods.get_mut(&pod).expect("it is there");
+                pod.metadata
+                    .annotations
+                    .get_or_insert_default()
+                    .extend([mark]);
+            }
+        }
+    }
+
+    fn fresh(&mut self, what: &str) -> String {
+        self.count += 1;
+        format!("{what}-{}", self.count)
+    }
+
+    pub(crate) fn act(&mut self, action: &Action) {
+        match action {
+            Action::Apply(object) => self.apply(object),
+            Action::Delete {
+                kind,
+                name,
+                uid,
+                resource_version,
+            } => self.delete(*kind, name, uid, resource_version.as_deref()),
+            Action::Assign { node, desired, .. } => self.assign(node, desired),
+            Action::IssueCertificates(what) => {
+                let facts = SecretFacts {
+                    uid: self.fresh("secret"),
+                    owner_uid: Some("cluster-uid".to_owned()),
+                    complete: true,
+                    not_before: Some(self.now),
+                    not_after: self
+                        .now
+                        .checked_add(SignedDuration::from_hours(24 * 365))
+                        .ok(),
+                    ca_digest: "ca".to_owned(),
+                    dns_names: Vec::new(),
+                };
+                self.observed.ca_secret = Seen::Known(Some(facts.clone()));
+                self.observed.node_secret = Seen::Known(Some(SecretFacts {
+                    dns_names: what.dns_names.clone(),
+                    ..facts
+                }));
+            }
+            Action::SetFinalizer { present } => {
+                let finalizer = dynomite_api::annotations::FINALIZER.to_owned();
+                self.resource.metadata.finalizers = present.then(|| vec![finalizer]);
+            }
+            Action::Event { .. } => {}
+        }
+    }
+
+    fn apply(&mut self, object: &Object) {
+        let fresh = self.fresh("uid");
+        let o = &mut self.observed;
+        let name = object.name().to_owned();
+        match object.clone() {
+            Object::Service(mut new) => {
+                keep(
+                    &mut new.metadata,
+                    o.services.get(&name).map(|s| &s.metadata),
+                    fresh,
+                );
+                o.services.insert(name, new);
+            }
+            Object::ConfigMap(mut new) => {
+                keep(
+                    &mut new.metadata,
+                    o.config_maps.get(&name).map(|s| &s.metadata),
+                    fresh,
+                );
+                o.config_maps.insert(name, new);
+            }
+            Object::PodDisruptionBudget(mut new) => {
+                let old = o.pod_disruption_budgets.get(&name).map(|s| &s.metadata);
+                keep(&mut new.metadata, old, fresh);
+                o.pod_disruption_budgets.insert(name, new);
+            }
+            Object::PersistentVolumeClaim(new) => {
+                if let Some(claim) = o.claims.get_mut(&name)
+                    && claim.metadata.uid == new.metadata.uid
+                {
+                    claim.metadata.annotations = new.metadata.annotations;
+                    claim.spec = new.spec;
+                }
+            }
+            Object::StatefulSet(mut new) => {
+                let old = o.stateful_sets.get(&name);
+                let generation = match old {
+                    None => 1,
+                    Some(old) if old.spec == new.spec => old.metadata.generation.unwrap_or(1),
+                    Some(old) => old.metadata.generation.unwrap_or(1) + 1,
+                };
+                keep(&mut new.metadata, old.map(|s| &s.metadata), fresh);
+                new.metadata.generation = Some(generation);
+                new.status = old.and_then(|s| s.status.clone());
+                o.stateful_sets.insert(name, new);
+            }
+        }
+    }
+
+    fn delete(&mut self, kind: Kind, name: &str, uid: &str, version: Option<&str>) {
+        let o = &mut self.observed;
+        let same = |meta: &ObjectMeta| meta.uid.as_deref() == Some(uid);
+        match kind {
+            Kind::Pod => {
+                let pod = o.pods.get(name).filter(|pod| same(&pod.metadata));
+                if pod.is_some_and(|pod| pod.metadata.resource_version.as_deref() == version) {
+                    self.kill(name);
+                }
+            }
+            Kind::StatefulSet => {
+                if o.stateful_sets
+                    .get(name)
+                    .is_some_and(|set| same(&set.metadata))
+                {
+                    o.stateful_sets.remove(name);
+                    let owned = |pod: &Pod| crate::ring::owned_by(&pod.metadata, uid);
+                    let gone: Vec<String> = o
+                        .pods
+                        .iter()
+                        .filter(|(_, pod)| owned(pod))
+                        .map(|(n, _)| n.clone())
+                        .collect();
+                    for pod in gone {
+                        self.kill(&pod);
+                    }
+                }
+            }
+            Kind::Service => drop(o.services.remove(name)),
+            Kind::ConfigMap => drop(o.config_maps.remove(name)),
+            Kind::PersistentVolumeClaim => drop(o.claims.remove(name)),
+            Kind::PodDisruptionBudget => drop(o.pod_disruption_budgets.remove(name)),
+            Kind::Secret => {}
+        }
+    }
+
+    /// A pod is gone, and what lived in it; its volume keeps the last document.
+    pub(crate) fn kill(&mut self, pod: &str) {
+        self.observed.pods.remove(pod);
+        self.observed.reports.remove(pod);
+        if let Some(life) = self.lives.get_mut(pod) {
+            *life = Life {
+                desired: life.desired.take(),
+                keys: life.keys,
+                ..Life::default()
+            };
+        }
+    }
+
+    /// A document arrives: taken only if it follows the one that is held.
+    fn assign(&mut self, node: &str, desired: &NodeDesired) {
+        let Some(pod) = self.observed.pods.get(node) else {
+            return;
+        };
+        assert_eq!(
+            pod.metadata.uid.as_deref(),
+            Some(desired.node.pod_uid.as_str())
+        );
+        let life = self.lives.entry(node.to_owned()).or_default();
+        let held = life.desired.as_ref();
+        assert_eq!(
+            held.map_or(0, |d| d.generation) + 1,
+            desired.generation,
+            "{node}"
+        );
+        if let Some(held) = held
+            && held.cluster.uid == desired.cluster.uid
+        {
+            assert_eq!(held.node.token, desired.node.token, "{node} lost its token");
+        }
+        life.desired = Some(desired.clone());
+    }
+
+    /// Kubernetes makes pods and volumes, the nodes live on, and reports come in.
+    pub(crate) fn tick(&mut self) {
+        self.now = self
+            .now
+            .checked_add(SignedDuration::from_secs(5))
+            .expect("in range");
+        let sets: Vec<StatefulSet> = self.observed.stateful_sets.values().cloned().collect();
+        for set in sets {
+            self.controller(set);
+        }
+        let before = self.lives.clone();
+        let names: Vec<String> = self.observed.pods.keys().cloned().collect();
+        for name in &names {
+            self.live(name, &before);
+        }
+        for name in &names {
+            self.report(name);
+        }
+    }
+
+    /// The `StatefulSet` controller and the kubelet.
+    fn controller(&mut self, mut set: StatefulSet) {
+        let name = set.metadata.name.clone().unwrap_or_default();
+        let spec = set.spec.clone().unwrap_or_default();
+        let revision = compare::digest(&spec.template);
+        set.status = Some(StatefulSetStatus {
+            observed_generation: set.metadata.generation,
+            update_revision: Some(revision.clone()),
+            ..StatefulSetStatus::default()
+        });
+        for ordinal in 0..spec.replicas.unwrap_or(0) {
+            let pod = format!("{name}-{ordinal}");
+            if spec.volume_claim_templates.is_some() {
+                self.claim(&pod);
+            }
+            if !self.observed.pods.contains_key(&pod) {
+                let made = self.pod(&pod, &set, &revision);
+                self.observed.pods.insert(pod, made);
+            }
+        }
+        self.observed.stateful_sets.insert(name, set);
+    }
+
+    fn claim(&mut self, pod: &str) {
+        let name = Cluster::claim_name(pod);
+        if self.observed.claims.contains_key(&name) {
+            return;
+        }
+        let claim = PersistentVolumeClaim {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some("data".to_owned()),
+                uid: Some(self.fresh("claim")),
+                creation_timestamp: Some(Time(self.now)),
+                ..ObjectMeta::default()
+            },
+            ..PersistentVolumeClaim::default()
+        };
+        self.observed.claims.insert(name, claim);
+    }
+
+    fn pod(&mut self, name: &str, set: &StatefulSet, revision: &str) -> Pod {
+        let template = set.spec.clone().unwrap_or_default().template;
+        let mut metadata = template.metadata.unwrap_or_default();
+        metadata.name = Some(name.to_owned());
+        metadata.uid = Some(self.fresh("pod"));
+        metadata.resource_version = Some("1".to_owned());
+        metadata.owner_references = Some(vec![OwnerReference {
+            uid: set.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        }]);
+        let label = ("controller-revision-hash".to_owned(), revision.to_owned());
+        metadata.labels.get_or_insert_default().extend([label]);
+        let mut status = PodStatus {
+            pod_ip: Some(format!("10.0.0.{}", self.count)),
+            ..PodStatus::default()
+        };
+        if self.blocked.iter().any(|blocked| blocked == name) {
+            status.pod_ip = None;
+            let waiting = json!([{"name": "store", "image": "nowhere", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff"}}}]);
+            status.container_statuses = serde_json::from_value(waiting).expect("statuses");
+        }
+        Pod {
+            metadata,
+            spec: template.spec,
+            status: Some(status),
+        }
+    }
+
+    /// One step of a node's life, by what everyone was before.
+    fn live(&mut self, name: &str, before: &BTreeMap<String, Life>) {
+        let uid = self.observed.pods[name]
+            .metadata
+            .uid
+            .clone()
+            .unwrap_or_default();
+        let life = self.lives.entry(name.to_owned()).or_default();
+        let Some(desired) = life.desired.clone().filter(|d| d.node.pod_uid == uid) else {
+            return;
+        };
+        if life.proof.is_some() {
+            return;
+        }
+        let proven = |name: &str| before.get(name).is_some_and(|donor| donor.proof.is_some());
+        let donor = desired.donors.iter().find(|donor| proven(&donor.name));
+        match desired.grant {
+            Some(Grant::AcceptLocal { pod_uid }) if pod_uid == uid => {
+                life.proof = Some(ProofKind::AcceptedLocal);
+            }
+            Some(Grant::Bootstrap { pod_uid }) if pod_uid == uid && !life.spent => {
+                life.spent = true;
+                life.proof = Some(ProofKind::Bootstrap);
+            }
+            _ if life.warming && donor.is_some() => {
+                life.warming = false;
+                life.proof = Some(ProofKind::WarmUp);
+            }
+            _ => life.warming = desired.serve && donor.is_some(),
+        }
+    }
+
+    /// The sidecar's report and the kubelet's view of it.
+    fn report(&mut self, name: &str) {
+        let pod = self.observed.pods.get_mut(name).expect("it is there");
+        let life = self.lives.entry(name.to_owned()).or_default();
+        let status = pod.status.get_or_insert_default();
+        if status.pod_ip.is_none() {
+            let why = "no address".to_owned();
+            self.observed
+                .reports
+                .insert(name.to_owned(), Seen::Unknown(why));
+            return;
+        }
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let ours = life.desired.as_ref().filter(|d| d.node.pod_uid == uid);
+        let ready = life.proof.is_some() && ours.is_some_and(|d| d.serve);
+        let kubelet = PodCondition {
+            type_: "Ready".to_owned(),
+            status: if ready { "True" } else { "False" }.to_owned(),
+            ..PodCondition::default()
+        };
+        status.conditions = Some(vec![kubelet]);
+        let seen = if self.mute.iter().any(|mute| mute == name) {
+            Seen::Unknown("it does not answer".to_owned())
+        } else {
+            Seen::Known(says(name, &uid, life, ready))
+        };
+        self.observed.reports.insert(name.to_owned(), seen);
+    }
+
+    /// The waits of the next plan.
+    pub(crate) fn waits(&self) -> Vec<Wait> {
+        self.plan().waits.into_iter().map(|w| w.wait).collect()
+    }
+
+    /// The reasons of the next plan's waits.
+    pub(crate) fn reasons(&self) -> Vec<&'static str> {
+        self.waits().iter().map(Wait::reason).collect()
+    }
+
+    /// A change of the spec.
+    pub(crate) fn edit(
+        &mut self,
+        change: impl FnOnce(&mut dynomite_api::crd::DynomiteClusterSpec),
+    ) {
+        change(&mut self.resource.spec);
+        let generation = self.resource.metadata.generation.get_or_insert(1);
+        *generation += 1;
+    }
+
+    /// The UIDs of all pods.
+    pub(crate) fn uids(&self) -> Vec<String> {
+        let pods = self.observed.pods.values();
+        pods.filter_map(|pod| pod.metadata.uid.clone()).collect()
+    }
+
+    pub(crate) fn pod_uid(&self, name: &str) -> String {
+        self.observed.pods[name]
+            .metadata
+            .uid
+            .clone()
+            .unwrap_or_default()
+    }
+}
+
+/// An applied object keeps what the API server gave it.
+fn keep(new: &mut ObjectMeta, old: Option<&ObjectMeta>, fresh: String) {
+    new.uid = old.and_then(|m| m.uid.clone()).or(Some(fresh));
+}
+
+fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
+    let phase = match (life.proof.is_some(), life.warming) {
+        (true, _) => NodePhase::Serving,
+        (_, true) => NodePhase::WarmingUp,
+        _ => NodePhase::Starting,
+    };
+    let awaiting = match (&life.desired, life.proof) {
+        (None, _) => Some(Awaiting::Desired),
+        (_, None) if !life.warming => Some(Awaiting::DonorOrGrant),
+        (_, Some(_)) if !ready => Some(Awaiting::Serve),
+        _ => None,
+    };
+    NodeReport {
+        node: name.to_owned(),
+        pod_uid: uid.to_owned(),
+        version: "1".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        desired: life.desired.as_ref().map(|d| DesiredMark {
+            cluster_uid: d.cluster.uid.clone(),
+            pod_uid: d.node.pod_uid.clone(),
+            cluster_generation: d.cluster_generation,
+            generation: d.generation,
+            digest: d.digest(),
+        }),
+        phase,
+        since: "2026-01-01T00:02:00Z".parse().expect("a time"),
+        reason: String::new(),
+        message: String::new(),
+        ready,
+        proof: Proof {
+            kind: life.proof.unwrap_or(ProofKind::Unproven),
+            since: None,
+        },
+        awaiting,
+        store: Some(StoreFacts {
+            keys: life.keys,
+            ..StoreFacts::default()
+        }),
+        engine: Some(EngineFacts {
+            state: if life.proof.is_some() {
+                EngineState::Normal
+            } else {
+                EngineState::Standby
+            },
+            incarnation: String::new(),
+            version: String::new(),
+            uptime_seconds: 0,
+            peers_connected: None,
+        }),
+        store_process: ProcessFacts::default(),
+        engine_process: ProcessFacts::default(),
+        warm_up: None,
+        restart_required: Vec::new(),
+    }
+}
+
+/// A plan in few words.
+pub(crate) fn summary(plan: &Plan) -> Vec<String> {
+    let actions = plan
+        .actions
+        .iter()
+        .map(|p| format!("{:?} {}", p.step, p.action.target()));
+    let waits = plan
+        .waits
+        .iter()
+        .map(|w| format!("{:?} {}", w.step, w.wait.message()));
+    actions.chain(waits).collect()
+}
+
+/// The targets of the actions of one step.
+pub(crate) fn targets(plan: &Plan, step: StepName) -> Vec<String> {
+    let actions = plan.actions.iter().filter(|p| p.step == step);
+    actions.map(|p| p.action.target()).collect()
+}
