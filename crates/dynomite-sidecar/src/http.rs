@@ -1,10 +1,11 @@
 //! What the plain and the mutual-TLS server share: listening, limits, answers.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +19,6 @@ use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a client may take for the head of a request, and how long an open
 /// connection may say nothing.
@@ -147,31 +147,55 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// A listener that never has more than so many connections open.
+/// A listener that never has more than so many connections open, in all and
+/// from one address: whoever hoards connections must not keep probes out.
 #[derive(Debug)]
 pub(crate) struct Door {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    places: usize,
+    places_each: usize,
+    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
+}
+
+/// A connection's place behind its [`Door`]; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    taken: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    from: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.from);
+            }
+        }
+    }
 }
 
 impl Door {
-    /// Lets `places` connections in at a time.
-    pub(crate) fn new(listener: TcpListener, places: usize) -> Self {
+    /// Lets `places` connections in at a time, and `places_each` from one address.
+    pub(crate) fn new(listener: TcpListener, places: usize, places_each: usize) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(places)),
+            places,
+            places_each,
+            taken: Arc::default(),
         }
     }
 
     /// The next connection that finds a place; one that finds none is closed
-    /// at once, so that its client can go elsewhere. Keep the permit as long
-    /// as the connection.
-    pub(crate) async fn next(&self) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
+    /// at once, so that its client can go elsewhere. Keep the place as long as
+    /// the connection.
+    pub(crate) async fn next(&self) -> (TcpStream, SocketAddr, Place) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, from)) => {
-                    if let Ok(permit) = self.places.clone().try_acquire_owned() {
-                        return (stream, from, permit);
+                    if let Some(place) = self.place(from.ip()) {
+                        return (stream, from, place);
                     }
                     tracing::warn!(%from, "too many connections; one was closed");
                 }
@@ -181,6 +205,19 @@ impl Door {
                 }
             }
         }
+    }
+
+    fn place(&self, from: IpAddr) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = taken.get(&from).copied().unwrap_or_default();
+        if taken.values().sum::<usize>() >= self.places || here >= self.places_each {
+            return None;
+        }
+        taken.insert(from, here + 1);
+        Some(Place {
+            taken: Arc::clone(&self.taken),
+            from,
+        })
     }
 }
 
@@ -219,7 +256,7 @@ mod tests {
     async fn a_door_lets_no_more_in_than_it_has_places() {
         let listener = listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
         let address = listener.local_addr().unwrap();
-        let door = Door::new(listener, 1);
+        let door = Door::new(listener, 1, 1);
         let mut first = TcpStream::connect(address).await.unwrap();
         let (inside, _, place) = door.next().await;
         let mut second = TcpStream::connect(address).await.unwrap();
@@ -233,6 +270,23 @@ mod tests {
         let third = TcpStream::connect(address).await.unwrap();
         let (_, from, _) = door.next().await;
         assert_eq!(from, third.local_addr().unwrap());
+    }
+
+    #[tokio::test]
+    async fn nobody_takes_all_the_places() {
+        let listener = listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
+        let door = Door::new(listener, 3, 2);
+        let [one, other, third] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
+        let (first, second) = (door.place(one), door.place(one));
+        assert!(first.is_some() && second.is_some());
+        assert!(door.place(one).is_none(), "two are its share");
+        let last = door.place(other);
+        assert!(last.is_some());
+        assert!(door.place(third).is_none(), "three are all there are");
+        drop(first);
+        assert!(door.place(one).is_some());
+        drop((second, last));
+        assert!(door.taken.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

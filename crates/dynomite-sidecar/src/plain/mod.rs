@@ -30,7 +30,10 @@ use crate::tunnel::Traffic;
 
 /// Connections at a time: the engine, kubelet, a scraper, and Dyno clients that
 /// read the ring.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 128;
+
+/// Connections at a time from one address.
+const CONNECTIONS_EACH: usize = 16;
 
 /// Where the old REST paths begin, in lower case.
 const ADMIN_PREFIXES: [&str; 2] = ["/rest/v1/admin/", "/v1/admin/"];
@@ -113,9 +116,9 @@ impl Server {
 
     /// Serves for as long as the task lives.
     pub(crate) async fn run(self, listener: TcpListener) {
-        let door = Door::new(listener, CONNECTIONS);
+        let door = Door::new(listener, CONNECTIONS, CONNECTIONS_EACH);
         loop {
-            let (stream, from, permit) = door.next().await;
+            let (stream, from, place) = door.next().await;
             let server = self.clone();
             tokio::spawn(async move {
                 // Probes are single small answers.
@@ -125,7 +128,7 @@ impl Server {
                     std::future::ready(answer)
                 };
                 http::serve(stream, answer).await;
-                drop(permit);
+                drop(place);
             });
         }
     }

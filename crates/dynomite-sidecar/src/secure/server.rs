@@ -32,7 +32,10 @@ use crate::tunnel::{Traffic, pipe};
 
 /// Connections at a time: the operator's, those of the peers of this token,
 /// and room for their successors.
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 64;
+
+/// Connections at a time from one address.
+const CONNECTIONS_EACH: usize = 8;
 
 /// Copies of the store at a time; each costs the store a child process or a
 /// buffer, so more would only slow each other down.
@@ -122,13 +125,13 @@ impl Server {
 
     /// Serves for as long as the task lives.
     pub(crate) async fn run(self, listener: TcpListener) {
-        let door = Door::new(listener, CONNECTIONS);
+        let door = Door::new(listener, CONNECTIONS, CONNECTIONS_EACH);
         loop {
-            let (stream, from, permit) = door.next().await;
+            let (stream, from, place) = door.next().await;
             let server = self.clone();
             tokio::spawn(async move {
                 server.connection(stream, from).await;
-                drop(permit);
+                drop(place);
             });
         }
     }

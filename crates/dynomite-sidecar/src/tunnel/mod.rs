@@ -78,13 +78,13 @@ impl Tunnel {
 
     /// Serves for as long as the task lives; `listener` must be on loopback.
     pub(crate) async fn run(self, listener: TcpListener) {
-        let door = Door::new(listener, CONNECTIONS);
+        let door = Door::new(listener, CONNECTIONS, CONNECTIONS);
         loop {
-            let (stream, _, permit) = door.next().await;
+            let (stream, _, place) = door.next().await;
             let tunnel = self.clone();
             tokio::spawn(async move {
                 tunnel.connection(stream).await;
-                drop(permit);
+                drop(place);
             });
         }
     }
