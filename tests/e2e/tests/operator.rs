@@ -39,7 +39,7 @@ fn roles_only_run_the_rings_of_the_named_namespaces() -> Result<()> {
         "a ring elsewhere is left alone"
     );
     // All namespaces again, for whoever comes next.
-    operator.upgrade(&["watch.namespaces=null"])?;
+    operator.upgrade(&[])?;
     ignored.wait_ready()
 }
 
