@@ -7,7 +7,7 @@ use crate::effect::Order;
 use crate::event::StoreSight;
 use crate::lifecycle::Lifecycle;
 use crate::reason;
-use crate::record::ProofRecord;
+use crate::record::{ProofRecord, Record};
 use crate::state::State;
 
 /// What the record on disk says about the store that runs.
@@ -16,8 +16,8 @@ enum Remembered {
     Proven(ProofRecord),
     /// It was proven, and the engine that started since has missed nothing.
     ProvenBefore(ProofRecord),
-    /// It cannot be said before the engine is known.
-    WaitForEngine,
+    /// It cannot be said before the launchers have spoken.
+    WaitForProcesses,
     /// Nothing that counts.
     Nothing,
 }
@@ -26,15 +26,12 @@ impl Lifecycle {
     /// The next state of a node whose data is unproven.
     pub(crate) fn decide(&mut self, now: Timestamp) -> Option<State> {
         let desired = self.desired.clone()?;
-        if !self.store_process.is_up() {
-            return None;
-        }
         let store = self.store.fresh()?.clone();
         if store.facts.loading {
             return None;
         }
         match self.remembered(&store) {
-            Remembered::WaitForEngine => return None,
+            Remembered::WaitForProcesses => return None,
             Remembered::Proven(proof) => {
                 return Some(State::Opening {
                     proof: Box::new(proof),
@@ -48,7 +45,7 @@ impl Lifecycle {
         if self.record.proof.take().is_some() {
             self.save();
         }
-        if complains(&store) {
+        if complains(&store) || !self.store_process.is_up() {
             self.hold_engine(now);
             return None;
         }
@@ -69,10 +66,13 @@ impl Lifecycle {
         if !same_store {
             return Remembered::Nothing;
         }
+        if !self.store_process.is_up() {
+            return Remembered::WaitForProcesses;
+        }
         let Some(incarnation) = self.engine_process.incarnation() else {
             let may_run = !self.engine_process.is_known() || self.engine_process.is_starting();
             return if may_run {
-                Remembered::WaitForEngine
+                Remembered::WaitForProcesses
             } else {
                 Remembered::Nothing
             };
@@ -89,7 +89,7 @@ impl Lifecycle {
             return Remembered::Nothing;
         }
         match self.engine.fresh() {
-            None => Remembered::WaitForEngine,
+            None => Remembered::WaitForProcesses,
             Some(sight) if sight.facts.state == dynomite_api::contract::EngineState::Normal => {
                 Remembered::Proven(proof.clone())
             }
@@ -117,7 +117,11 @@ impl Lifecycle {
             self.order(now, Order::Detach);
             return None;
         }
-        if self.slot.is_some() {
+        let pauses = self
+            .failure
+            .as_ref()
+            .is_some_and(|failure| now < failure.retry_at);
+        if self.slot.is_some() || pauses {
             return None;
         }
         let kind = match grant {
@@ -184,21 +188,35 @@ impl Lifecycle {
         }
     }
 
-    /// A bootstrap opens nothing any more once there is something to lose:
-    /// clients may write, or a peer has passed a write on.
-    pub(crate) fn use_up_bootstrap(&mut self) {
-        let Some(grant @ Grant::Bootstrap { .. }) = self
-            .desired
-            .as_ref()
-            .and_then(|desired| desired.grant.clone())
-        else {
-            return;
-        };
-        let serves = self.desired.as_ref().is_some_and(|desired| desired.serve);
+    /// The bootstrap that opens nothing any more because there is something to
+    /// lose: clients may write, or a peer has passed a write on. It is there
+    /// until the disk knows.
+    pub(crate) fn spent_bootstrap(&self) -> Option<&Grant> {
+        let desired = self.desired.as_ref()?;
+        let grant = desired.grant.as_ref()?;
         let written = self.store.last().is_some_and(|sight| !sight.empty);
-        if (serves || written) && !self.record.used.contains(&grant) {
-            self.record.used.push(grant);
-            self.save();
+        let spent = matches!(grant, Grant::Bootstrap { .. }) && (desired.serve || written);
+        (spent && !self.record.used.contains(grant)).then_some(grant)
+    }
+
+    /// Writes down that the bootstrap is spent, before the node is ready.
+    pub(crate) fn order_spent_bootstrap(&mut self, now: Timestamp) -> bool {
+        let Some(grant) = self.spent_bootstrap().cloned() else {
+            return false;
+        };
+        let mut record = self.record.clone();
+        record.used.push(grant);
+        self.order(now, Order::Record(Box::new(record)));
+        true
+    }
+
+    /// The disk knows which grants are used.
+    pub(crate) fn grants_recorded(&mut self, record: &Record) {
+        for grant in &record.used {
+            let bootstrap = matches!(grant, Grant::Bootstrap { .. });
+            if bootstrap && !self.record.used.contains(grant) {
+                self.record.used.push(grant.clone());
+            }
         }
     }
 }

@@ -36,10 +36,11 @@ impl Lifecycle {
                 }
             }
             _ => {
-                let step = if let State::Open { .. } = self.state {
+                let step = if let State::Open { proof } = &self.state {
                     DrainStep::Quiet {
                         since: now,
                         still: None,
+                        proof: proof.clone(),
                     }
                 } else {
                     DrainStep::Engine
@@ -63,10 +64,22 @@ impl Lifecycle {
         let exit = drain.exit;
         let go_on = |step| Some(State::Draining(Drain { exit, step }));
         match drain.step {
-            DrainStep::Quiet { since, still } => match self.quiet(now, since, still) {
+            DrainStep::Quiet { proof, .. } if self.breach(&proof).is_some() => {
+                self.withdraw();
+                go_on(DrainStep::Standby { since: now })
+            }
+            DrainStep::Quiet {
+                since,
+                still,
+                proof,
+            } => match self.quiet(now, since, still) {
                 Quiet::Yes => go_on(DrainStep::Standby { since: now }),
                 Quiet::No(still) => {
-                    let step = DrainStep::Quiet { since, still };
+                    let step = DrainStep::Quiet {
+                        since,
+                        still,
+                        proof,
+                    };
                     self.state = State::Draining(Drain { exit, step });
                     None
                 }

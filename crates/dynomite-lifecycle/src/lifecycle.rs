@@ -22,6 +22,8 @@ use crate::watched::Watched;
 
 /// An order without an answer by then counts as failed; the hands answer sooner.
 const ORDER_LIMIT: Duration = Duration::from_secs(10);
+/// Before a proof that could not be written is tried again.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
 /// States passed through in one call; more would be a loop.
 const STEPS_LIMIT: usize = 16;
 
@@ -279,7 +281,10 @@ impl Lifecycle {
 
     fn done(&mut self, now: Timestamp, order: &Order) {
         match order {
-            Order::Record(_) => self.recorded(),
+            Order::Record(record) => {
+                self.grants_recorded(record);
+                self.recorded();
+            }
             Order::Consistency(set) => self.consistency = Some(*set),
             Order::StoreSetting { name, value } => self.setting_taken(name, value),
             Order::CopyDonor | Order::Detach => self.warm_up_order_done(now, order),
@@ -293,7 +298,11 @@ impl Lifecycle {
                 let message = format!(
                     "the proof could not be written to disk ({why}); see that the data volume has space"
                 );
-                self.unprove(now, reason::RECORD_FAILED, message);
+                if let State::Recording { .. } = self.state {
+                    self.unprove_for(now, RECORD_PAUSE, reason::RECORD_FAILED, message);
+                } else {
+                    self.note(true, reason::RECORD_FAILED, message);
+                }
             }
             Order::Expose => self.exposed_failed(now, &why),
             Order::StoreSetting { name, value } => self.setting_refused(name, value, &why),

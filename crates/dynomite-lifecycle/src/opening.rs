@@ -44,6 +44,14 @@ impl Lifecycle {
             self.order(now, Order::Expose);
             return None;
         }
+        let state = self.engine.fresh()?.facts.state;
+        let refuses = matches!(state, EngineState::Standby | EngineState::Other);
+        if resume_by.is_some() && refuses {
+            let message =
+                "somebody changed the engine's state; the node has missed writes".to_owned();
+            self.unprove(now, reason::ENGINE_LEFT_NORMAL, message);
+            return None;
+        }
         self.bring_to_normal(now, proof)
     }
 
@@ -123,15 +131,14 @@ impl Lifecycle {
                 resume_by: None,
             });
         }
-        self.use_up_bootstrap();
-        if self.slot.is_none() && !self.order_consistency(now) {
+        if self.slot.is_none() && !self.order_spent_bootstrap(now) && !self.order_consistency(now) {
             self.order_setting(now);
         }
         None
     }
 
     /// Why the proof holds no longer, if it does not.
-    fn breach(&self, proof: &ProofRecord) -> Option<(&'static str, String)> {
+    pub(crate) fn breach(&self, proof: &ProofRecord) -> Option<(&'static str, String)> {
         let replicas = self.has_replicas();
         if let Some(incarnation) = self.engine_process.incarnation()
             && incarnation != proof.engine

@@ -106,6 +106,7 @@ impl Lifecycle {
             Err(why) if why.0 == reason::AWAITING_SERVE => {
                 (NodePhase::Held, why, Some(Awaiting::Serve))
             }
+            Err(why) if why.0 == reason::RECORDING => (NodePhase::Starting, why, None),
             Err(why) if why.0 == reason::WITHDRAWAL_UNSEEN => (NodePhase::CatchingUp, why, None),
             Err(why) => (NodePhase::Failed, why, None),
         }

@@ -91,6 +91,10 @@ impl Lifecycle {
             let message = "the node is whole and waits for the word to serve".to_owned();
             return Err((reason::AWAITING_SERVE, message));
         }
+        if self.spent_bootstrap().is_some() {
+            let message = "that the node has begun is being written to disk".to_owned();
+            return Err((reason::RECORDING, message));
+        }
         if self.withdrawal.is_awaited(now) {
             let message = "no probe has seen yet that the node was not ready".to_owned();
             return Err((reason::WITHDRAWAL_UNSEEN, message));

@@ -109,6 +109,11 @@ impl Step {
         }
     }
 
+    /// Whether the engine was seen to hold writes.
+    pub(crate) fn holds_writes(&self) -> bool {
+        self.cut_until().is_some() && !matches!(self, Self::Hold { .. })
+    }
+
     /// Until when the engine may hold writes, while it does.
     pub(crate) fn cut_until(&self) -> Option<Timestamp> {
         match self {
@@ -138,6 +143,8 @@ pub(crate) enum DrainStep {
         since: Timestamp,
         /// The number of requests last seen, and since when it has been that.
         still: Option<(u64, Timestamp)>,
+        /// What the open requests may still be answered by.
+        proof: Box<ProofRecord>,
     },
     /// The engine is told to refuse what still comes.
     Standby { since: Timestamp },

@@ -119,6 +119,9 @@ impl Lifecycle {
         if copy.step.cut_until().is_some_and(|until| until <= now) {
             return Turn::CutFailed;
         }
+        if copy.step.holds_writes() && !self.engine_may_hold() {
+            return Turn::CutFailed;
+        }
         if self.slot.is_some() {
             return Turn::Stay;
         }
@@ -210,6 +213,13 @@ impl Lifecycle {
             }),
             Some(_) => self.ask(now, Order::EngineState(EngineState::WritesOnly)),
         }
+    }
+
+    /// Whether nothing speaks against the engine holding every write.
+    fn engine_may_hold(&self) -> bool {
+        self.engine
+            .fresh()
+            .is_none_or(|sight| sight.facts.state == EngineState::WritesOnly)
     }
 
     fn reach(&self, copy: &WarmUp, until: Timestamp, target: u64) -> Turn {

@@ -90,7 +90,10 @@ fn happen(world: &mut World, happening: Happening) {
             }
         }
         Happening::EngineStateMeddled => {
-            if let Some(engine) = &mut world.engine {
+            // An order under way would hide it: nobody can see what was
+            // changed and changed back between two looks.
+            let idle = world.is_idle();
+            if let Some(engine) = world.engine.as_mut().filter(|_| idle) {
                 engine.state = EngineState::Standby;
                 world.meddled = true;
             }

@@ -24,8 +24,9 @@ fn a_ring_that_never_served_begins_by_a_grant_and_waits_for_the_word() {
     assert!(!world.life.is_ready());
     assert!(world.exposed);
     world.desire(|desired| desired.serve = true);
-    assert_eq!(world.phase(), NodePhase::Serving);
-    assert!(world.life.is_ready());
+    assert!(!world.life.is_ready(), "the disk must know first");
+    world.until_ready();
+    assert_eq!(world.record.used, [bootstrap()]);
 }
 
 #[test]

@@ -110,11 +110,6 @@ impl Site {
         self.run_dir.join("conf/dynomite.yml")
     }
 
-    /// A copy of the sidecar's binary for the other containers.
-    pub(crate) fn launcher_binary(&self) -> PathBuf {
-        self.run_dir.join("bin/dynomite-sidecar")
-    }
-
     /// The engine's REST interface.
     pub(crate) fn admin(&self) -> SocketAddr {
         SocketAddr::new(self.local, self.ports.admin)

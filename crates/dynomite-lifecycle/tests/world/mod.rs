@@ -228,6 +228,11 @@ impl World {
         world
     }
 
+    /// Whether no order is under way.
+    pub fn is_idle(&self) -> bool {
+        self.orders.is_empty()
+    }
+
     pub fn now(&self) -> Timestamp {
         let ms = i64::try_from(self.step).expect("tests are short") * STEP_MS;
         Timestamp::from_millisecond(1_800_000_000_000 + ms).expect("in range")
