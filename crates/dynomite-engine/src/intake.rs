@@ -82,6 +82,9 @@ impl Engine {
             Some(Kind::Forward) => self.plan_for_forward(now, request),
             Some(_) => Self::plan_for_peer(request),
         };
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.shape_newest(request);
+        }
         self.follow(now, id, sequence, plan);
     }
 

@@ -35,6 +35,7 @@ mod now;
 mod output;
 mod own;
 mod plan;
+mod resp3;
 mod rewrite;
 mod run_state;
 mod seeds;

@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Requests of one connection that wait for their answer; beyond, reading pauses.
 pub const MAX_SESSION_IN_FLIGHT: usize = 2048;
 
+/// Requests a new client may have in flight; each small answer adds one.
+pub const FIRST_WINDOW: usize = 32;
+
+/// Bytes of an answer from which on a client may have fewer requests in flight.
+pub const LARGE_ANSWER: usize = 64 * 1024;
+
 /// Requests in flight over all connections; beyond, new ones are refused.
 pub const MAX_IN_FLIGHT: usize = 200_000;
 

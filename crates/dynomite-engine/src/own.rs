@@ -68,6 +68,7 @@ impl Engine {
                 if let Some(client) = self.client_mut(id) {
                     client.name.clear();
                     client.consistency = None;
+                    client.resp3 = false;
                 }
                 Plan::Answer(Bytes::from_static(b"+RESET\r\n"))
             }
@@ -100,9 +101,11 @@ impl Engine {
     }
 
     fn hello(&mut self, id: SessionId, request: &Request) -> Plan {
-        if request.len() > 1 && request.number(1) != Some(2) {
-            return error("NOPROTO unsupported protocol version");
-        }
+        let version = match (request.len(), request.number(1)) {
+            (1, _) => None,
+            (_, Some(version @ (2 | 3))) => Some(version),
+            _ => return error("NOPROTO unsupported protocol version"),
+        };
         let mut at = 2;
         while at < request.len() {
             let word = request.arg(at).to_ascii_lowercase();
@@ -117,7 +120,13 @@ impl Engine {
                 _ => return error("ERR syntax error in HELLO"),
             }
         }
-        let number = self.client_mut(id).map_or(0, |client| client.number);
+        let (number, resp3) = match self.client_mut(id) {
+            Some(client) => {
+                client.resp3 = version.map_or(client.resp3, |version| version == 3);
+                (client.number, client.resp3)
+            }
+            None => (0, false),
+        };
         let mut out = BytesMut::new();
         write::array(&mut out, 14);
         for (name, value) in [
@@ -131,7 +140,7 @@ impl Engine {
             write::bulk(&mut out, name);
             match value {
                 Some(value) => write::bulk(&mut out, value),
-                None if name == b"proto" => write::integer(&mut out, 2),
+                None if name == b"proto" => write::integer(&mut out, if resp3 { 3 } else { 2 }),
                 None => write::integer(&mut out, i64::try_from(number).unwrap_or(0)),
             }
         }
@@ -196,8 +205,9 @@ impl Engine {
 
 fn client_line(client: &ClientState) -> String {
     let name = String::from_utf8_lossy(&client.name);
+    let resp = if client.resp3 { 3 } else { 2 };
     format!(
-        "id={} addr={} name={name} db=0 resp=2\n",
+        "id={} addr={} name={name} db=0 resp={resp}\n",
         client.number, client.address
     )
 }

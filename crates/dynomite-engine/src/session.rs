@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use dynomite_protocol::consistency::Consistency;
 use dynomite_protocol::dnode::{self, Header, HeaderParser, Kind};
-use dynomite_protocol::resp::RequestParser;
+use dynomite_protocol::resp::{Request, RequestParser};
 
-use crate::limits::{MAX_SESSION_IN_FLIGHT, PAUSE_OUTPUT_BYTES};
+use crate::limits::{FIRST_WINDOW, LARGE_ANSWER, MAX_SESSION_IN_FLIGHT, PAUSE_OUTPUT_BYTES};
 use crate::output::Outgoing;
+use crate::resp3::{self, Shape};
 
 /// Who connected.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct ClientState {
     pub(crate) address: String,
     /// Its own levels, when it asked for them.
     pub(crate) consistency: Option<Consistency>,
+    /// It asked for RESP3.
+    pub(crate) resp3: bool,
 }
 
 /// The half-read message of a peer.
@@ -41,9 +44,12 @@ pub(crate) struct PeerState {
 struct Slot {
     /// The message to answer, for peers.
     message: Option<(u64, bool)>,
+    /// What the answer is in RESP3, for clients that speak it.
+    shape: Option<Shape>,
     answer: Option<Bytes>,
 }
 
+/// One accepted connection.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) role: Role,
@@ -53,6 +59,8 @@ pub(crate) struct Session {
     slots: VecDeque<Slot>,
     /// Sequence number of the first slot.
     first: u64,
+    /// How many requests of a client may be open.
+    window: usize,
     pub(crate) paused: bool,
     /// Nothing more is taken from this session; it closes when the last answer has left.
     pub(crate) closing: bool,
@@ -69,6 +77,7 @@ impl Session {
             out: Outgoing::default(),
             slots: VecDeque::new(),
             first: 0,
+            window: FIRST_WINDOW,
             paused: false,
             closing: false,
             closed: false,
@@ -88,9 +97,18 @@ impl Session {
     pub(crate) fn open_slot(&mut self, header: Option<&Header>) -> u64 {
         self.slots.push_back(Slot {
             message: header.map(|header| (header.id, header.same_dc)),
+            shape: None,
             answer: None,
         });
         self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Says what the answer in the newest place is in RESP3, if the client speaks it.
+    pub(crate) fn shape_newest(&mut self, request: &Request) {
+        let speaks = matches!(&self.role, Role::Client(client) if client.resp3);
+        if let Some(slot) = self.slots.back_mut().filter(|_| speaks) {
+            slot.shape = Some(resp3::shape_of(request));
+        }
     }
 
     /// Fills a place, and moves every answer that may leave to the outgoing bytes. Returns
@@ -112,6 +130,11 @@ impl Session {
             };
             self.first += 1;
             let Some(answer) = slot.answer else { break };
+            let answer = match slot.shape {
+                Some(shape) => resp3::convert(&answer, shape),
+                None => answer,
+            };
+            self.learn(answer.len());
             if let Some((id, same_dc)) = slot.message {
                 let header = Header {
                     id,
@@ -128,13 +151,31 @@ impl Session {
         sends
     }
 
+    /// Adapts how many requests may be open to the size of the answers: nobody knows it before,
+    /// and a client that asks for many large values at once would fill every buffer on their way.
+    fn learn(&mut self, answer: usize) {
+        if answer < LARGE_ANSWER {
+            self.window = (self.window + 1).min(MAX_SESSION_IN_FLIGHT);
+        } else {
+            self.window = self.window.min(PAUSE_OUTPUT_BYTES / answer).max(1);
+        }
+    }
+
+    fn window(&self) -> usize {
+        if self.is_client() {
+            self.window
+        } else {
+            MAX_SESSION_IN_FLIGHT
+        }
+    }
+
     /// Whether it has so much to be answered or to be taken that no more should be read.
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= MAX_SESSION_IN_FLIGHT || self.out.unsent >= PAUSE_OUTPUT_BYTES
+        self.slots.len() >= self.window() || self.out.unsent >= PAUSE_OUTPUT_BYTES
     }
 
     /// Whether enough has left to read again.
     pub(crate) fn has_room(&self) -> bool {
-        self.slots.len() < MAX_SESSION_IN_FLIGHT / 2 && self.out.unsent < PAUSE_OUTPUT_BYTES / 2
+        self.slots.len() <= self.window() / 2 && self.out.unsent < PAUSE_OUTPUT_BYTES / 2
     }
 }

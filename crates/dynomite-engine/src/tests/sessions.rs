@@ -126,7 +126,7 @@ fn what_cannot_be_done_is_said_and_the_connection_stays() {
         ),
         ("GET ", "-ERR Dynomite: Empty keys are not supported\r\n"),
         ("SELECT 1", "-ERR DB index is out of range\r\n"),
-        ("HELLO 3", "-NOPROTO unsupported protocol version\r\n"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
         ("ZUNIONSTORE d x a", "-ERR syntax error\r\n"),
     ] {
         assert_eq!(world.ask(client, words), error, "{words}");
@@ -180,6 +180,11 @@ fn what_clients_ask_first_is_answered() {
         ("CLIENT ID", ":1\r\n"),
         ("HELLO", "*14\r\n$6\r\nserver\r\n$5\r\nredis\r\n"),
         ("HELLO 2 SETNAME you", "*14\r\n"),
+        ("HELLO 3", "%7\r\n$6\r\nserver"),
+        ("GET nosuch", "_\r\n"),
+        ("CONFIG GET save", "%1\r\n"),
+        ("HELLO 2", "*14\r\n"),
+        ("GET nosuch", "$-1\r\n"),
         ("COMMAND", "*"),
         ("COMMAND COUNT", ":"),
         ("COMMAND DOCS", "*0\r\n"),
