@@ -204,6 +204,9 @@ async fn client() -> Result<Client, Error> {
     // its read timeout to silence, not to the whole answer.
     config.write_timeout = Some(API_DEADLINE);
     config.connect_timeout = Some(API_DEADLINE);
+    // A write that is tried again later must be checked again: the right to
+    // write may have ended meanwhile. The next reconcile tries again.
+    config.default_retry = false;
     Ok(Client::try_from(config)?)
 }
 

@@ -1,0 +1,304 @@
+//! The reconcile against an API server in memory: it settles, survives a crash after every write, and bears trouble.
+
+mod server;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dynomite_api::annotations::{FIELD_MANAGER, LABEL_MANAGED_BY};
+use dynomite_api::crd::{ClusterPhase, ConditionType, DynomiteCluster, condition};
+use dynomite_operator::context::Context;
+use dynomite_operator::index::{ClusterKey, Index};
+use dynomite_operator::leadership::Leadership;
+use dynomite_operator::metrics::Metrics;
+use dynomite_operator::reconcile::{Error, reconcile};
+use dynomite_operator::world::World;
+use dynomite_planner::Defaults;
+use http::StatusCode;
+use kube::Resource;
+use kube_runtime::events::Recorder;
+use kube_runtime::watcher::Event;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use server::{Key, Server};
+
+/// More rounds than any of the tests needs to settle.
+const ROUNDS_MAX: usize = 60;
+
+fn cluster() -> Value {
+    json!({
+        "apiVersion": "dynomite.io/v1alpha1", "kind": "DynomiteCluster",
+        "metadata": {"namespace": "db", "name": "ring"},
+        "spec": {
+            "datacenter": "dc1", "nodesPerRack": 2,
+            "racks": [{"name": "dc1-a"}, {"name": "dc1-b"}, {"name": "dc1-c"}],
+        },
+    })
+}
+
+fn server_with(cluster: Value) -> Server {
+    let server = Server::default();
+    server.put("dynomiteclusters", cluster);
+    server
+}
+
+/// An operator that has just started: it knows nothing.
+fn operator(server: &Server, leadership: Leadership) -> Arc<Context> {
+    let metrics = Arc::new(Metrics::default());
+    let world = Arc::new(World::new(false, Arc::clone(&metrics)));
+    let client = server.client();
+    let defaults = Defaults {
+        sidecar_image: "operator:1".into(),
+        engine_image: "operator:1".into(),
+        image_pull_policy: None,
+    };
+    let recorder = Recorder::new(client.clone(), "test".into());
+    Arc::new(Context::new(
+        client, defaults, leadership, world, metrics, recorder,
+    ))
+}
+
+/// Shows the operator what its watches would show.
+fn show(server: &Server, ctx: &Context) {
+    let objects = server.objects();
+    let world = &ctx.world;
+    show_kind(&objects, "dynomiteclusters", &world.clusters, false);
+    show_kind(&objects, "statefulsets", &world.stateful_sets, true);
+    show_kind(&objects, "services", &world.services, true);
+    show_kind(&objects, "configmaps", &world.config_maps, true);
+    show_kind(&objects, "poddisruptionbudgets", &world.budgets, true);
+}
+
+fn show_kind<K>(objects: &BTreeMap<Key, Value>, plural: &str, index: &Index<K>, labelled: bool)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+{
+    index.handle(&None, Event::Init);
+    for (_, object) in objects.iter().filter(|(key, _)| key.0 == plural) {
+        let label = &object["metadata"]["labels"][LABEL_MANAGED_BY];
+        if !labelled || label == FIELD_MANAGER {
+            let object = serde_json::from_value(object.clone()).expect("an object of its kind");
+            index.handle(&None, Event::InitApply(object));
+        }
+    }
+    index.handle(&None, Event::InitDone);
+}
+
+async fn look(server: &Server, ctx: &Arc<Context>) -> Result<(), Error> {
+    show(server, ctx);
+    let found = ctx.world.clusters.get("db", "ring").expect("the cluster");
+    reconcile(found, Arc::clone(ctx)).await.map(|_| ())
+}
+
+/// Looks until a look changes nothing; returns how many looks it took.
+async fn settle(server: &Server, ctx: &Arc<Context>) -> usize {
+    for round in 1..=ROUNDS_MAX {
+        let before = server.writes();
+        let result = look(server, ctx).await;
+        if result.is_ok() && server.writes() == before {
+            return round;
+        }
+    }
+    panic!("it does not settle: {:?}", status(server));
+}
+
+/// What is there, without what differs from run to run.
+fn shape(server: &Server) -> BTreeMap<Key, Value> {
+    let mut objects = server.objects();
+    objects.retain(|key, _| key.0 != "events");
+    for (key, object) in &mut objects {
+        let meta = object["metadata"].as_object_mut().expect("metadata");
+        for field in ["uid", "resourceVersion", "ownerReferences", "annotations"] {
+            meta.remove(field);
+        }
+        if key.0 == "secrets" {
+            let data = object["data"].as_object().expect("data");
+            object["data"] = json!(data.keys().collect::<Vec<_>>());
+        }
+        if let Some(conditions) = object["status"]["conditions"].as_array_mut() {
+            for condition in conditions {
+                condition["lastTransitionTime"] = Value::Null;
+            }
+        }
+    }
+    objects
+}
+
+fn status(server: &Server) -> DynomiteCluster {
+    let objects = server.objects();
+    let key = ("dynomiteclusters".into(), "db".into(), "ring".into());
+    serde_json::from_value(objects[&key].clone()).expect("a cluster")
+}
+
+#[tokio::test]
+async fn a_settled_cluster_costs_no_call_at_all() {
+    let server = server_with(cluster());
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    let kinds: Vec<String> = server.objects().into_keys().map(|key| key.0).collect();
+    let count = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
+    assert_eq!((count("statefulsets"), count("secrets")), (3, 2));
+    let calls = server.calls();
+    for _ in 0..5 {
+        look(&server, &ctx).await.expect("a look");
+    }
+    assert_eq!(server.calls(), calls);
+}
+
+#[tokio::test]
+async fn a_crash_after_any_write_ends_in_the_same_place() {
+    let reference = server_with(cluster());
+    settle(&reference, &operator(&reference, Leadership::unlimited())).await;
+    let writes = reference.writes();
+    assert!(writes > 10);
+    for last in 0..writes {
+        let server = server_with(cluster());
+        server.fail(Some(Box::new(move |call| {
+            let dead = call.writes && call.writes_before >= last;
+            dead.then_some(StatusCode::SERVICE_UNAVAILABLE)
+        })));
+        let doomed = operator(&server, Leadership::unlimited());
+        while server.writes() < last {
+            // Whether it notices is not what this is about.
+            let _ = look(&server, &doomed).await;
+        }
+        server.fail(None);
+        settle(&server, &operator(&server, Leadership::unlimited())).await;
+        assert_eq!(shape(&server), shape(&reference), "after write {last}");
+    }
+}
+
+#[tokio::test]
+async fn errors_of_every_kind_delay_and_change_nothing() {
+    let reference = server_with(cluster());
+    settle(&reference, &operator(&reference, Leadership::unlimited())).await;
+    for seed in 0..8_u64 {
+        let server = server_with(cluster());
+        // A small generator with a seed, so that a failure can be repeated.
+        let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        server.fail(Some(Box::new(move |_| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let errors = [
+                StatusCode::CONFLICT,
+                StatusCode::TOO_MANY_REQUESTS,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                StatusCode::GATEWAY_TIMEOUT,
+            ];
+            (random % 5 == 0).then(|| errors[(random >> 8) as usize % errors.len()])
+        })));
+        let ctx = operator(&server, Leadership::unlimited());
+        for _ in 0..8 {
+            let _ = look(&server, &ctx).await;
+        }
+        server.fail(None);
+        settle(&server, &ctx).await;
+        assert_eq!(shape(&server), shape(&reference), "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn what_somebody_deleted_comes_back() {
+    let server = server_with(cluster());
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    let reference = shape(&server);
+    for (plural, namespace, name) in reference.keys() {
+        // Secrets are not watched: they are looked at again after a while.
+        if plural != "dynomiteclusters" && plural != "secrets" {
+            server.remove(plural, namespace, name);
+            settle(&server, &ctx).await;
+            assert_eq!(shape(&server), reference, "{plural} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_left_alone_and_named_in_the_status() {
+    let server = server_with(cluster());
+    server.put(
+        "services",
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "db", "name": "ring"},
+            "spec": {"selector": {"app": "mine"}}}),
+    );
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    let objects = server.objects();
+    let service = &objects[&("services".into(), "db".into(), "ring".into())];
+    assert_eq!(service["spec"], json!({"selector": {"app": "mine"}}));
+    let conditions = status(&server).status.expect("a status").conditions;
+    let stalled = condition(&conditions, ConditionType::Stalled).expect("Stalled");
+    assert_eq!(stalled.status, "True");
+    assert!(
+        stalled.message.contains("Service ring"),
+        "{}",
+        stalled.message
+    );
+    // It goes on by itself when the name is free.
+    server.remove("services", "db", "ring");
+    let successor = operator(&server, Leadership::unlimited());
+    settle(&server, &successor).await;
+    let conditions = status(&server).status.expect("a status").conditions;
+    let stalled = condition(&conditions, ConditionType::Stalled).expect("Stalled");
+    assert_eq!(stalled.status, "False");
+}
+
+#[tokio::test]
+async fn a_deposed_leader_writes_nothing() {
+    let server = server_with(cluster());
+    let leadership = Leadership::unlimited();
+    let ctx = operator(&server, leadership.clone());
+    let ends = leadership.clone();
+    server.fail(Some(Box::new(move |call| {
+        // The lease is lost while the reconcile is under way.
+        if call.writes_before == 5 {
+            ends.end();
+        }
+        None
+    })));
+    let result = look(&server, &ctx).await;
+    assert!(matches!(result, Err(Error::NotLeader)), "{result:?}");
+    // What was already under way when the right ended may have arrived.
+    let writes = server.writes();
+    assert!(writes < 14, "{writes}");
+    assert!(matches!(look(&server, &ctx).await, Err(Error::NotLeader)));
+    assert_eq!(server.writes(), writes);
+}
+
+#[tokio::test]
+async fn a_resource_that_cannot_be_carried_out_says_so_and_costs_nothing_more() {
+    let mut bad = cluster();
+    bad["spec"]["racks"][1]["name"] = json!("dc1-a");
+    let server = server_with(bad);
+    let ctx = operator(&server, Leadership::unlimited());
+    let result = look(&server, &ctx).await;
+    assert!(matches!(result, Err(Error::Invalid(_))), "{result:?}");
+    let after = status(&server).status.expect("a status");
+    assert_eq!(after.phase, Some(ClusterPhase::Stalled));
+    let calls = server.calls();
+    let result = look(&server, &ctx).await;
+    assert!(matches!(result, Err(Error::Invalid(_))), "{result:?}");
+    assert_eq!(server.calls(), calls);
+    let made = |key: &Key| key.0 != "dynomiteclusters" && key.0 != "events";
+    assert_eq!(server.objects().keys().filter(|key| made(key)).count(), 0);
+}
+
+#[tokio::test]
+async fn the_status_follows_the_cluster_it_was_made_from() {
+    let server = server_with(cluster());
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    let status = status(&server).status.expect("a status");
+    assert_eq!(status.observed_generation, Some(1));
+    assert_eq!(status.nodes, "0/6");
+    let text = ctx.metrics.text().expect("metrics");
+    let key = ClusterKey {
+        namespace: "db".into(),
+        name: "ring".into(),
+    };
+    assert!(text.contains(&format!(
+        "dynomite_cluster_nodes{{namespace=\"{}\",cluster=\"{}\"}} 6",
+        key.namespace, key.name
+    )));
+}
