@@ -187,18 +187,18 @@ impl World {
     }
 
     /// Does what the operator proposes when no proven node of a token is left.
-    pub(crate) fn accept_proposals(&mut self) {
-        for wait in self.waits() {
+    pub(crate) fn accept_proposals(&mut self, plan: &Plan) {
+        for waiting in &plan.waits {
             if let Wait::NoProvenReplica {
                 proposal: Some((pod, uid)),
                 ..
-            } = wait
+            } = &waiting.wait
             {
                 let mark = (
                     dynomite_api::annotations::ANNOTATION_ACCEPT_LOSS.to_owned(),
                     uid,
                 );
-                let pod = self.observed.pods.get_mut(&pod).expect("it is there");
+                let pod = self.observed.pods.get_mut(pod).expect("it is there");
                 pod.metadata
                     .annotations
                     .get_or_insert_default()
@@ -476,7 +476,10 @@ impl World {
         if life.proof.is_some() {
             return;
         }
-        let proven = |name: &str| before.get(name).is_some_and(|donor| donor.proof.is_some());
+        let proven = |name: &str| {
+            let donor = before.get(name).filter(|donor| donor.proof.is_some());
+            donor.is_some_and(|donor| donor.desired.as_ref().is_some_and(|d| d.serve))
+        };
         let donor = desired.donors.iter().find(|donor| proven(&donor.name));
         match desired.grant {
             Some(Grant::AcceptLocal { pod_uid }) if pod_uid == uid => {
@@ -490,7 +493,7 @@ impl World {
                 life.warming = false;
                 life.proof = Some(ProofKind::WarmUp);
             }
-            _ => life.warming = desired.serve && donor.is_some(),
+            _ => life.warming = donor.is_some(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use dynomite_api::contract::{NodePhase, NodeReport, ProofKind};
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::{Pass, Step, delete_seen};
 use crate::plan::{Action, EventKind, Kind};
@@ -77,21 +78,44 @@ fn is_outdated(node: &Node<'_>, revision: &str) -> bool {
     label.is_some_and(|label| label != revision)
 }
 
-/// Whether a pod can be replaced without a loss to anyone: it is not ready, and
-/// either something keeps it from running, or it has given up, or the ring has
-/// never served. A node that says its data is proven is never broken.
+/// Whether a pod can be replaced without a loss to anyone: it is not ready, it
+/// holds nothing that would be lost, and either something keeps it from
+/// running, or it has given up, or the ring has never served.
 fn is_broken(pass: &Pass<'_>, node: &Node<'_>) -> bool {
-    let holds_proof = |report: &NodeReport| report.proof.kind != ProofKind::Unproven;
-    if node.pod_ready() || node.report.as_ref().is_ok_and(|report| holds_proof(report)) {
+    if node.pod_ready() || would_lose(pass, node) {
         return false;
     }
-    let failed = |phase| phase == NodePhase::Failed;
+    let failed = |report: &NodeReport| report.phase == NodePhase::Failed;
     node.blocker.is_some()
         || pass.ring.served_since.is_none()
-        || node
-            .report
-            .as_ref()
-            .is_ok_and(|report| failed(report.phase))
+        || node.report.as_ref().is_ok_and(|report| failed(report))
+}
+
+/// Whether the pod's end would be the end of data: proven data anywhere, and
+/// in a ring that keeps it in memory only any data at all, for it may be the
+/// best that is left. A store that runs and cannot be asked may hold some.
+fn would_lose(pass: &Pass<'_>, node: &Node<'_>) -> bool {
+    let volatile = !pass.cluster.persistent() && pass.ring.served_since.is_some();
+    match &node.report {
+        Ok(report) if report.proof.kind != ProofKind::Unproven => true,
+        _ if !volatile => false,
+        Ok(report) => report.store.as_ref().is_some_and(|store| store.keys > 0),
+        Err(_) => node.pod.is_some_and(store_runs),
+    }
+}
+
+fn store_runs(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|s| s.container_statuses.as_ref());
+    let running = |c: &ContainerStatus| {
+        c.name == "store"
+            && c.state
+                .as_ref()
+                .is_some_and(|state| state.running.is_some())
+    };
+    statuses.is_some_and(|list| list.iter().any(running))
 }
 
 fn replace(step: &mut Step, node: &Node<'_>, why: &str) {
@@ -294,6 +318,26 @@ mod tests {
             world.pass();
         }
         assert_eq!(world.reasons(), ["WouldLoseData"]);
+    }
+
+    #[test]
+    fn unproven_data_in_memory_is_kept_for_a_person_to_judge() {
+        let mut resource = resource(3, 1);
+        resource.spec.storage.medium = dynomite_api::crd::StorageMedium::None;
+        let mut world = World::new(resource);
+        world.settle();
+        for name in ["ring-a-0", "ring-b-0", "ring-c-0"] {
+            // Every engine has restarted: no data is proven, and it is all there is.
+            let life = world.lives.get_mut(name).expect("it lives");
+            (life.proof, life.keys) = (None, 7);
+        }
+        world.tick();
+        change(&mut world);
+        for _ in 0..5 {
+            let plan = world.pass();
+            assert!(!plan.actions.iter().any(|p| p.action.disrupts()));
+        }
+        assert!(world.reasons().contains(&"NoProvenReplica"));
     }
 
     #[test]

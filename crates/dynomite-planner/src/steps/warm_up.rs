@@ -6,7 +6,7 @@
 //! ```
 
 use dynomite_api::annotations::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_SERVED_SINCE};
-use dynomite_api::contract::{Awaiting, Grant, NodePhase, NodeReport};
+use dynomite_api::contract::{Awaiting, Grant, NodePhase, ProofKind};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Pass, Step};
@@ -26,9 +26,8 @@ pub(super) fn warm_up(pass: &Pass<'_>) -> Step {
     }
     if pass.ring.served_since.is_none() {
         gate(pass, &mut step);
-    } else {
-        proposals(pass, &mut step);
     }
+    proposals(pass, &mut step);
     step
 }
 
@@ -142,7 +141,8 @@ fn gate(pass: &Pass<'_>, step: &mut Step) {
             .max();
         let open_at = since.and_then(|since| since.checked_add(GATE_GRACE).ok());
         let waited = open_at.is_some_and(|at| at <= pass.now);
-        if !enough || !(all_blocked || waited) {
+        let ready = enough && (all_blocked || waited);
+        if !ready && !is_accepted(pass) {
             step.wait(Wait::ServeGate { missing: names });
             if let Some(at) = open_at.filter(|_| enough) {
                 step.wake(at);
@@ -170,6 +170,18 @@ fn gate(pass: &Pass<'_>, step: &mut Step) {
     );
 }
 
+/// Whether a person has accepted what nodes have, and every token has a node:
+/// the others copy them, and copies are given only by a ring that serves.
+fn is_accepted(pass: &Pass<'_>) -> bool {
+    let ring = pass.ring;
+    let by_person = |node: &Node<'_>| {
+        let proof = node.report.as_ref().map(|report| report.proof.kind);
+        accepted_by_person(node) && proof == Ok(ProofKind::AcceptedLocal)
+    };
+    let mut tokens = ring.tokens.by_ordinal.iter();
+    ring.nodes.iter().any(by_person) && tokens.all(|token| ring.replicas(*token).any(Node::poised))
+}
+
 fn complete_racks<'r>(pass: &Pass<'r>) -> Vec<&'r str> {
     let racks = pass.cluster.racks.iter().map(|rack| rack.name.as_str());
     racks
@@ -189,45 +201,64 @@ fn poised_since(node: &Node<'_>) -> Option<Timestamp> {
 }
 
 /// Proposes, for each token without a proven node, the one that has most.
+///
+/// Nothing is proposed while a node may still be found proven: one that cannot
+/// be asked, one whose store reads its files, one that has a permission.
 fn proposals(pass: &Pass<'_>, step: &mut Step) {
     for token in &pass.ring.tokens.by_ordinal {
         let replicas: Vec<&Node<'_>> = pass.ring.replicas(*token).collect();
-        let may_be_proven = |node: &&&Node<'_>| node.may_be_proven() || grant(pass, node).is_some();
-        if replicas.iter().any(|node| may_be_proven(&node)) {
-            continue;
+        let mut loaded = Vec::new();
+        let mut hopeless = true;
+        for node in &replicas {
+            hopeless &= !node.may_be_proven() && !may_use_grant(pass, node);
+            if let Ok(report) = node.report {
+                match report.store.as_ref().filter(|store| !store.loading) {
+                    Some(store) => loaded.push((*node, store)),
+                    None => hopeless = false,
+                }
+            }
         }
-        let reports = || {
-            replicas
-                .iter()
-                .filter_map(|node| Some((*node, *node.report.as_ref().ok()?)))
-        };
-        // A store that still loads, or a node that is still trying, may know more soon.
-        let idle = |report: &NodeReport| {
-            report.awaiting == Some(Awaiting::DonorOrGrant)
-                && report.store.as_ref().is_some_and(|store| !store.loading)
-        };
-        if reports().count() == 0 || !reports().all(|(_, report)| idle(report)) {
-            continue;
+        // Equal nodes: the first by name, whatever order they came in.
+        let best = loaded.into_iter().max_by_key(|(node, store)| {
+            let name = std::cmp::Reverse(node.name.clone());
+            (store.keys, store.replication_offset, name)
+        });
+        if let Some((node, _)) = best.filter(|_| hopeless) {
+            step.wait(Wait::NoProvenReplica {
+                token: *token,
+                proposal: Some((node.name.clone(), node.pod_uid().to_owned())),
+                command: acceptance(pass, node),
+            });
         }
-        let best = reports().max_by_key(|(node, report)| {
-            let store = report.store.as_ref();
-            let keys = store.map_or(0, |s| s.keys);
-            let offset = store.map_or(0, |s| s.replication_offset);
-            // Equal nodes: the first by name, whatever order they came in.
-            (keys, offset, std::cmp::Reverse(node.name.clone()))
-        });
-        let Some((node, _)) = best else { continue };
-        step.wait(Wait::NoProvenReplica {
-            token: *token,
-            proposal: Some((node.name.clone(), node.pod_uid().to_owned())),
-            command: format!(
-                "kubectl annotate pod {} --namespace {} --overwrite {ANNOTATION_ACCEPT_LOSS}={}",
-                node.name,
-                pass.cluster.id.namespace,
-                node.pod_uid()
-            ),
-        });
     }
+}
+
+/// Whether a node has a permission that it may still make use of.
+fn may_use_grant(pass: &Pass<'_>, node: &Node<'_>) -> bool {
+    let Ok(report) = node.report else {
+        return false;
+    };
+    match grant(pass, node) {
+        None => false,
+        // A bootstrap is for an empty store only.
+        Some(Grant::Bootstrap { .. }) => report.store.as_ref().is_none_or(|s| s.keys == 0),
+        // A node takes a person's word once; it says so by asking again.
+        Some(Grant::AcceptLocal { .. }) => report.awaiting != Some(Awaiting::DonorOrGrant),
+    }
+}
+
+/// The command by which a person accepts what a node has. A mark that has been
+/// used is taken off first, so that no old word answers a new question.
+fn acceptance(pass: &Pass<'_>, node: &Node<'_>) -> String {
+    let mark = if accepted_by_person(node) {
+        format!("{ANNOTATION_ACCEPT_LOSS}-")
+    } else {
+        format!("--overwrite {ANNOTATION_ACCEPT_LOSS}={}", node.pod_uid())
+    };
+    format!(
+        "kubectl annotate pod {} --namespace {} {mark}",
+        node.name, pass.cluster.id.namespace
+    )
 }
 
 #[cfg(test)]
@@ -272,8 +303,6 @@ mod tests {
                 .all(|life| life.proof == Some(ProofKind::Bootstrap))
         );
     }
-
-    use dynomite_api::contract::ProofKind;
 
     #[test]
     fn complete_racks_begin_without_a_blocked_one() {
@@ -363,6 +392,50 @@ mod tests {
         assert_eq!(world.lives["ring-a-0"].proof, Some(ProofKind::WarmUp));
         // The mark is still there and grants nothing while peers hold the data.
         assert!(grants(&world).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn a_store_that_is_not_empty_is_not_bootstrapped_but_proposed() {
+        let mut world = World::new(resource(3, 1));
+        for node in ["ring-a-0", "ring-b-0", "ring-c-0"] {
+            let life = world.lives.entry(node.to_owned()).or_default();
+            (life.keys, life.spent) = (4, true);
+        }
+        for _ in 0..6 {
+            world.pass();
+        }
+        let stalled = world
+            .waits()
+            .into_iter()
+            .find(Wait::stalls)
+            .expect("it stalls");
+        assert_eq!(stalled.reason(), "NoProvenReplica");
+        let plan = world.plan();
+        world.accept_proposals(&plan);
+        world.settle();
+    }
+
+    #[test]
+    fn a_word_that_was_used_is_taken_off_before_the_next() {
+        let mut world = World::settled(3, 1);
+        for name in ["ring-a-0", "ring-b-0", "ring-c-0"] {
+            world.kill(name);
+        }
+        for _ in 0..4 {
+            world.pass();
+        }
+        let uid = world.pod_uid("ring-a-0");
+        annotate(&mut world, "ring-a-0", &uid);
+        let stalled = world
+            .waits()
+            .into_iter()
+            .find(Wait::stalls)
+            .expect("it stalls");
+        assert!(
+            stalled.message().ends_with("dynomite.io/accept-loss-"),
+            "{}",
+            stalled.message()
+        );
     }
 
     fn annotate(world: &mut World, pod: &str, value: &str) {
