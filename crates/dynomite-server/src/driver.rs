@@ -74,6 +74,26 @@ fn incarnation(clock: Clock) -> String {
     format!("{random:016x}")
 }
 
+/// Signals that Netflix's engine answers by changing its log, and that would end or stop a process
+/// that does not know them: SIGTTIN and SIGTTOU have the numbers 21 and 22.
+fn ignore_signals() -> anyhow::Result<()> {
+    let user = [
+        SignalKind::hangup(),
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+    ];
+    let terminal = [21, 22].map(SignalKind::from_raw);
+    for kind in user.into_iter().chain(terminal) {
+        let mut stream = signal(kind)?;
+        tokio::task::spawn_local(async move {
+            while stream.recv().await.is_some() {
+                tracing::info!("signal {} is ignored", kind.as_raw_value());
+            }
+        });
+    }
+    Ok(())
+}
+
 struct Driver {
     engine: Engine,
     clock: Clock,
@@ -95,6 +115,7 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        ignore_signals()?;
         loop {
             tokio::select! {
                 Some(event) = incoming.recv() => self.handle(event),

@@ -8,7 +8,7 @@ use dynomite_protocol::seeds::{Seed, parse_list};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::timeout;
 
 use crate::event::Event;
 use crate::limits::{EMPTY_SEEDS, MAX_HTTP_HEAD, SEEDS_INTERVAL_MIN, SEEDS_TIMEOUT};
@@ -93,40 +93,38 @@ fn body(answer: &[u8], ended: bool) -> anyhow::Result<Option<String>> {
 
 /// Asks again and again; tells the driver when the answer changes.
 pub(crate) async fn poll(provider: Florida, every: Duration, events: Sender<Event>) {
-    let mut tick = tokio::time::interval(every.max(SEEDS_INTERVAL_MIN));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last: Option<Vec<Seed>> = None;
     let mut empty = 0;
     let mut complained = false;
     loop {
-        tick.tick().await;
         let asked = timeout(SEEDS_TIMEOUT, provider.ask()).await;
-        let seeds = match asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time"))) {
-            Ok(seeds) => seeds,
+        match asked.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in time"))) {
+            Ok(seeds) => {
+                complained = false;
+                empty = if seeds.is_empty() { empty + 1 } else { 0 };
+                let believed = !seeds.is_empty() || empty >= EMPTY_SEEDS;
+                if believed && last.as_ref() != Some(&seeds) {
+                    last = Some(seeds.clone());
+                    if events.send(Event::Seeds(seeds)).await.is_err() {
+                        return;
+                    }
+                }
+            }
             Err(error) => {
                 if !complained {
-                    tracing::warn!(
-                        "seeds provider {}:{}: {error:#}",
-                        provider.host,
-                        provider.port
-                    );
+                    tracing::warn!(host = %provider.host, port = provider.port, "seeds provider: {error:#}");
                 }
                 complained = true;
-                continue;
             }
+        }
+        // A node that does not know its ring yet serves nothing, so it asks as often as it may.
+        let usual = every.max(SEEDS_INTERVAL_MIN);
+        let pause = if last.is_none() {
+            SEEDS_INTERVAL_MIN
+        } else {
+            usual
         };
-        complained = false;
-        empty = if seeds.is_empty() { empty + 1 } else { 0 };
-        if seeds.is_empty() && empty < EMPTY_SEEDS {
-            continue;
-        }
-        if last.as_ref() == Some(&seeds) {
-            continue;
-        }
-        last = Some(seeds.clone());
-        if events.send(Event::Seeds(seeds)).await.is_err() {
-            return;
-        }
+        tokio::time::sleep(pause).await;
     }
 }
 
