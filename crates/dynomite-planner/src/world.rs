@@ -196,7 +196,7 @@ impl World {
             {
                 let mark = (
                     dynomite_api::annotations::ANNOTATION_ACCEPT_LOSS.to_owned(),
-                    uid,
+                    uid.clone(),
                 );
                 let pod = self.observed.pods.get_mut(pod).expect("it is there");
                 pod.metadata
