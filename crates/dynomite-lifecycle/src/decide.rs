@@ -8,7 +8,7 @@ use crate::event::StoreSight;
 use crate::lifecycle::Lifecycle;
 use crate::reason;
 use crate::record::{ProofRecord, Record};
-use crate::state::State;
+use crate::state::{Entry, State};
 
 /// What the record on disk says about the store that runs.
 enum Remembered {
@@ -35,10 +35,10 @@ impl Lifecycle {
             Remembered::Proven(proof) => {
                 return Some(State::Opening {
                     proof: Box::new(proof),
-                    resume_by: None,
+                    entry: Entry::Memory,
                 });
             }
-            Remembered::ProvenBefore(proof) => return self.prove(now, proof, None),
+            Remembered::ProvenBefore(proof) => return self.prove(now, proof, Entry::Grant),
             Remembered::Nothing => {}
         }
         self.withdraw();
@@ -140,7 +140,7 @@ impl Lifecycle {
             kind,
             since: now,
         };
-        self.prove(now, proof, None)
+        self.prove(now, proof, Entry::Grant)
     }
 
     /// Writes the proof down, then opens.
@@ -148,7 +148,7 @@ impl Lifecycle {
         &mut self,
         now: Timestamp,
         proof: ProofRecord,
-        resume_by: Option<Timestamp>,
+        entry: Entry,
     ) -> Option<State> {
         if self.slot.is_some() {
             return None;
@@ -157,17 +157,17 @@ impl Lifecycle {
         self.order(now, Order::Record(Box::new(self.record.clone())));
         Some(State::Recording {
             proof: Box::new(proof),
-            resume_by,
+            entry,
         })
     }
 
     /// The proof is on disk.
     pub(crate) fn recorded(&mut self) {
-        if let State::Recording { proof, resume_by } = &self.state {
-            let (proof, resume_by) = (proof.clone(), *resume_by);
+        if let State::Recording { proof, entry } = &self.state {
+            let (proof, entry) = (proof.clone(), *entry);
             let message = format!("the data is proven by {:?}", proof.kind);
             self.note(false, reason::PROVEN, message);
-            self.state = State::Opening { proof, resume_by };
+            self.state = State::Opening { proof, entry };
         }
     }
 

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::lifecycle::Lifecycle;
 use crate::reason;
 use crate::record::Started;
-use crate::state::State;
+use crate::state::{Entry, State};
 
 impl Lifecycle {
     /// A launcher can be spoken to again.
@@ -82,7 +82,7 @@ impl Lifecycle {
                 self.slot = None;
                 self.state = State::Opening {
                     proof,
-                    resume_by: None,
+                    entry: Entry::Grant,
                 };
             }
             State::Recording { .. } | State::Opening { .. } | State::Open { .. } => {

@@ -9,20 +9,23 @@ use crate::event::PingAnswer;
 use crate::lifecycle::Lifecycle;
 use crate::reason;
 use crate::record::ProofRecord;
-use crate::state::State;
+use crate::state::{Entry, State};
 
 impl Lifecycle {
     /// The next state of a node that is proven and not open yet.
     pub(crate) fn open(&mut self, now: Timestamp) -> Option<State> {
-        let State::Opening { proof, resume_by } = &self.state else {
+        let State::Opening { proof, entry } = &self.state else {
             return None;
         };
-        let (proof, resume_by) = (proof.clone(), *resume_by);
+        let (proof, entry) = (proof.clone(), *entry);
         if let Some((reason, message)) = self.breach(&proof) {
             self.unprove(now, reason, message);
             return None;
         }
-        if resume_by.is_some_and(|by| by <= now) && !self.engine_takes_writes() {
+        if let Entry::Copy { resume_by } = entry
+            && resume_by <= now
+            && !self.engine_takes_writes()
+        {
             let message =
                 "the engine held writes for too long and may have dropped them".to_owned();
             self.unprove(now, reason::ENGINE_SLOW_TO_RESUME, message);
@@ -38,15 +41,19 @@ impl Lifecycle {
                 engine: incarnation,
                 ..*proof
             };
-            return self.prove(now, proof, None);
+            return self.prove(now, proof, Entry::Grant);
         }
         if !self.exposed {
             self.order(now, Order::Expose);
             return None;
         }
         let state = self.engine.fresh()?.facts.state;
-        let refuses = matches!(state, EngineState::Standby | EngineState::Other);
-        if resume_by.is_some() && refuses {
+        let expected = match entry {
+            Entry::Grant => true,
+            Entry::Copy { .. } => !matches!(state, EngineState::Standby | EngineState::Other),
+            Entry::Memory => state == EngineState::Normal || !self.has_replicas(),
+        };
+        if !expected {
             let message =
                 "somebody changed the engine's state; the node has missed writes".to_owned();
             self.unprove(now, reason::ENGINE_LEFT_NORMAL, message);
@@ -128,7 +135,7 @@ impl Lifecycle {
         if !normal || other_engine {
             return Some(State::Opening {
                 proof,
-                resume_by: None,
+                entry: Entry::Grant,
             });
         }
         if self.slot.is_none() && !self.order_spent_bootstrap(now) && !self.order_consistency(now) {

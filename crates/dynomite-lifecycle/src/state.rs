@@ -19,13 +19,12 @@ pub(crate) enum State {
     /// The proof is being written to disk.
     Recording {
         proof: Box<ProofRecord>,
-        /// Until when the engine may hold writes; `None` when it holds none.
-        resume_by: Option<Timestamp>,
+        entry: Entry,
     },
     /// The data is proven, the engine is on its way to NORMAL.
     Opening {
         proof: Box<ProofRecord>,
-        resume_by: Option<Timestamp>,
+        entry: Entry,
     },
     /// The data is proven and the engine is NORMAL.
     Open { proof: Box<ProofRecord> },
@@ -33,6 +32,17 @@ pub(crate) enum State {
     Draining(Drain),
     /// Both processes have ended.
     Stopped { exit: bool },
+}
+
+/// What a node opens after, and so what its engine may be found at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Nobody has written what this node has not: the engine may be anywhere.
+    Grant,
+    /// A cut: the engine holds writes, until `resume_by` at the latest.
+    Copy { resume_by: Timestamp },
+    /// A sidecar that ended: the engine was NORMAL all the time.
+    Memory,
 }
 
 /// One attempt to copy a donor.

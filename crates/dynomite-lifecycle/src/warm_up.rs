@@ -10,7 +10,7 @@ use crate::event::{DonorSight, ReplicaLink};
 use crate::lifecycle::Lifecycle;
 use crate::reason;
 use crate::record::ProofRecord;
-use crate::state::{Progress, State, Step, WarmUp, hold_limit};
+use crate::state::{Entry, Progress, State, Step, WarmUp, hold_limit};
 use crate::time::{after, elapsed};
 
 /// A copy that stands still this long is given up.
@@ -261,7 +261,7 @@ impl Lifecycle {
             kind: ProofKind::WarmUp,
             since: now,
         };
-        self.prove(now, proof, Some(resume_by))
+        self.prove(now, proof, Entry::Copy { resume_by })
     }
 
     /// The donor's store answered.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use world::{World, bootstrap, desired};
 
 /// Something that happens to the pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Happening {
     Time(u64),
     Kill(Who),
@@ -145,7 +145,7 @@ fn heal(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The world checks after every event that a ready node has all the data,
     /// that nothing reads from a store that has not, and that every wait has a

@@ -5,7 +5,8 @@
 #![allow(
     dead_code,
     unreachable_pub,
-    reason = "each test uses another part of the world"
+    clippy::struct_excessive_bools,
+    reason = "each test uses another part of the world, and switches of its own"
 )]
 
 use std::collections::{BTreeSet, VecDeque};
@@ -719,14 +720,14 @@ impl World {
             assert!(!outline.reason.is_empty(), "no reason: {outline:#?}");
             assert!(!outline.message.is_empty(), "no message: {outline:#?}");
         }
-        let reads = self.exposed
+        let readable = self.exposed
             && self.store.is_some()
             && !self.meddled
             && self
                 .engine
                 .as_ref()
                 .is_some_and(|engine| engine.state == EngineState::Normal);
-        if reads {
+        if readable {
             assert!(
                 self.is_whole(),
                 "reads what is not whole: {outline:#?} {:#?}",
