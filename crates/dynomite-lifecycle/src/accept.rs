@@ -119,3 +119,120 @@ fn same_identity(held: &NodeDesired, given: &NodeDesired) -> Result<(), Refusal>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use dynomite_api::Token;
+    use dynomite_api::contract::{
+        ClusterRef, Consistency, EngineSettings, HealthSettings, NodeIdentity, StoreSettings,
+    };
+
+    use super::*;
+
+    fn document(generation: u64) -> NodeDesired {
+        NodeDesired {
+            cluster: ClusterRef {
+                namespace: "default".to_owned(),
+                name: "ring".to_owned(),
+                uid: "c1".to_owned(),
+            },
+            cluster_generation: 5,
+            generation,
+            node: NodeIdentity {
+                name: "ring-a-0".to_owned(),
+                pod_uid: "p1".to_owned(),
+                datacenter: "dc1".to_owned(),
+                rack: "a".to_owned(),
+                token: Token(7),
+                host: "ring-a-0.nodes".to_owned(),
+            },
+            peers: Vec::new(),
+            donors: Vec::new(),
+            grant: None,
+            serve: true,
+            consistency: Consistency::default(),
+            engine: EngineSettings::default(),
+            store: StoreSettings::default(),
+            health: HealthSettings::default(),
+        }
+    }
+
+    fn with(generation: u64, change: impl FnOnce(&mut NodeDesired)) -> NodeDesired {
+        let mut document = document(generation);
+        change(&mut document);
+        document
+    }
+
+    fn verdict(held: Option<&NodeDesired>, given: &NodeDesired) -> &'static str {
+        match accept("p1", held, given) {
+            Ok(()) => "taken",
+            Err(Refusal::Pod { .. }) => "pod",
+            Err(Refusal::Cluster { .. }) => "cluster",
+            Err(Refusal::Generation { .. }) => "generation",
+            Err(Refusal::ClusterGeneration { .. }) => "cluster generation",
+            Err(Refusal::Identity { what, .. }) => what,
+        }
+    }
+
+    #[test]
+    fn the_first_document_has_generation_one_and_names_this_pod() {
+        assert_eq!(verdict(None, &document(1)), "taken");
+        assert_eq!(verdict(None, &document(0)), "generation");
+        assert_eq!(verdict(None, &document(9)), "generation");
+        let other = with(1, |given| given.node.pod_uid = "p2".to_owned());
+        assert_eq!(verdict(None, &other), "pod");
+    }
+
+    #[test]
+    fn a_document_follows_the_one_that_is_held() {
+        let held = document(3);
+        let table: Vec<(&str, NodeDesired)> = vec![
+            ("taken", document(4)),
+            ("generation", document(3)),
+            ("generation", document(2)),
+            ("generation", document(5)),
+            ("taken", with(4, |given| given.cluster_generation = 6)),
+            (
+                "cluster generation",
+                with(4, |given| given.cluster_generation = 4),
+            ),
+            ("pod", with(4, |given| given.node.pod_uid = "p0".to_owned())),
+            (
+                "cluster",
+                with(4, |given| given.cluster.uid = "c2".to_owned()),
+            ),
+            ("the token", with(4, |given| given.node.token = Token(8))),
+            (
+                "the rack",
+                with(4, |given| given.node.rack = "b".to_owned()),
+            ),
+            (
+                "the datacenter",
+                with(4, |given| given.node.datacenter = "dc2".to_owned()),
+            ),
+        ];
+        for (expected, given) in table {
+            assert_eq!(verdict(Some(&held), &given), expected, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_volume_that_moved_to_a_new_pod_keeps_the_order_and_the_token() {
+        let held = with(3, |held| held.node.pod_uid = "p0".to_owned());
+        assert_eq!(verdict(Some(&held), &document(4)), "taken");
+        assert_eq!(verdict(Some(&held), &document(1)), "generation");
+        let other_token = with(4, |given| given.node.token = Token(8));
+        assert_eq!(verdict(Some(&held), &other_token), "the token");
+    }
+
+    #[test]
+    fn a_cluster_made_again_adopts_the_volume_of_its_predecessor() {
+        let held = with(3, |held| {
+            held.node.pod_uid = "p0".to_owned();
+            held.cluster.uid = "c0".to_owned();
+            held.cluster_generation = 99;
+        });
+        assert_eq!(verdict(Some(&held), &document(4)), "taken");
+        assert_eq!(verdict(Some(&held), &document(1)), "generation");
+    }
+}
