@@ -20,13 +20,17 @@ use crate::verdict::Vote;
 const PROBE: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 impl Engine {
-    /// A connection asked for by [`Output::Connect`] stands.
-    pub fn handle_link_up(&mut self, now: Now, id: LinkId, attempt: Attempt) {
+    /// A connection asked for by [`Output::Connect`] stands. False when it is not wanted any more,
+    /// because the peer was removed meanwhile: it must be dropped then.
+    #[must_use]
+    pub fn handle_link_up(&mut self, now: Now, id: LinkId, attempt: Attempt) -> bool {
         let fresh = self
             .link_mut(id)
             .filter(|link| link.attempt == attempt && link.state == State::Connecting);
+        let wanted = fresh.is_some();
         if let Some(link) = fresh {
             link.up(now.since_start);
+            tracing::info!(link = %link.endpoint, "connected");
             if id == LinkId::STORE {
                 self.release_held(now);
             } else {
@@ -34,6 +38,7 @@ impl Engine {
             }
         }
         self.settle(now);
+        wanted
     }
 
     /// Bytes arrived over a link.
@@ -241,6 +246,9 @@ impl Engine {
         let Some(link) = self.link_mut(id) else {
             return;
         };
+        if link.is_up() {
+            tracing::info!(link = %link.endpoint, "disconnected");
+        }
         let lost = link.down(now.since_start);
         self.fail(now, id, lost);
     }

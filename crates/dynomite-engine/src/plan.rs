@@ -5,7 +5,7 @@ use dynomite_protocol::consistency::Consistency;
 use dynomite_protocol::resp::{Request, write};
 use smallvec::{SmallVec, smallvec};
 
-use crate::command::{self, Access, Class, Command, Keys, Split};
+use crate::command::{self, Access, Class, Command, Compare, Keys, Split};
 use crate::engine::Engine;
 use crate::error_text;
 use crate::job::{Merge, Part};
@@ -98,6 +98,9 @@ fn unknown(request: &Request) -> Bytes {
 
 impl Engine {
     pub(crate) fn plan_for_client(&mut self, now: Now, id: SessionId, request: &Request) -> Plan {
+        if is_http(request) {
+            return Plan::AnswerAndClose(write::error_reply("ERR HTTP is not spoken here"));
+        }
         let command = match command_of(request) {
             Ok(command) => command,
             Err(answer) => return Plan::Answer(answer),
@@ -239,7 +242,7 @@ impl Engine {
             rule: Rule::Level(reach.level),
             access: command.access,
             own: self.topology.local_rack(),
-            unordered: command.unordered,
+            compare: command.compare,
         };
         let targets = SmallVec::from_slice(&self.topology.segment(segment).local);
         Part::new(payload, question, targets)
@@ -314,7 +317,7 @@ impl Engine {
             rule: Rule::Everyone,
             access: command.access,
             own: own.unwrap_or(0),
-            unordered: false,
+            compare: Compare::Bytes,
         };
         Order {
             access: command.access,
@@ -323,6 +326,13 @@ impl Engine {
             copies: SmallVec::new(),
         }
     }
+}
+
+/// A browser that somebody lured here sends requests as lines of HTTP: it must not get as far as
+/// the lines it was told to send in the body.
+fn is_http(request: &Request) -> bool {
+    let name = request.arg(0);
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 fn has_word(request: &Request, word: &[u8]) -> bool {
@@ -356,7 +366,7 @@ fn store_only(command: &Command, request: &Request) -> Order {
         rule: Rule::Level(Consistency::DcOne),
         access: command.access,
         own: 0,
-        unordered: command.unordered,
+        compare: command.compare,
     };
     Order {
         access: command.access,

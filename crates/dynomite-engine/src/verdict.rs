@@ -8,11 +8,11 @@
 //!        Good (executed)    Bad (executed, an error)    Gone (not executed there)
 //! ```
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use dynomite_protocol::consistency::Consistency;
-use dynomite_protocol::resp::reply;
+use dynomite_protocol::resp::{reply, write};
 
-use crate::command::Access;
+use crate::command::{Access, Compare};
 use crate::error_text;
 
 /// What one node has said about a request.
@@ -76,8 +76,8 @@ pub(crate) struct Question {
     pub(crate) access: Access,
     /// Position of the own rack's owner among the votes.
     pub(crate) own: usize,
-    /// The answer is a set, whose order means nothing.
-    pub(crate) unordered: bool,
+    /// How answers are compared.
+    pub(crate) compare: Compare,
 }
 
 pub(crate) fn verdict(question: &Question, votes: &[Vote]) -> Verdict {
@@ -163,7 +163,7 @@ fn quorum(question: &Question, votes: &[Vote], must_agree: bool) -> Verdict {
     if good.len() >= needed {
         let agreed = good.iter().find(|reply| {
             good.iter()
-                .filter(|other| same(reply, other, question.unordered))
+                .filter(|other| same(reply, other, question.compare))
                 .count()
                 >= needed
         });
@@ -177,21 +177,50 @@ fn quorum(question: &Question, votes: &[Vote], must_agree: bool) -> Verdict {
     if open > 0 {
         return Verdict::Wait;
     }
-    if must_agree {
-        return Verdict::Done(error_text::reply(error_text::NO_QUORUM));
-    }
     let own = match votes.get(question.own) {
-        Some(Vote::Good(reply)) => Some(reply.clone()),
+        Some(Vote::Good(reply)) => Some(reply),
         _ => None,
     };
-    Verdict::Done(own.unwrap_or_else(|| good[0].clone()))
+    let fallback = if must_agree {
+        None
+    } else {
+        own.or(good.first().copied())
+    };
+    let by_element = match question.compare {
+        Compare::ByElement => majority_by_element(&good, needed, fallback),
+        _ => None,
+    };
+    let reply = by_element.or_else(|| fallback.cloned());
+    Verdict::Done(reply.unwrap_or_else(|| error_text::reply(error_text::NO_QUORUM)))
 }
 
-fn same(a: &Bytes, b: &Bytes, unordered: bool) -> bool {
+/// One value per key: each that has a majority, else the one of the `fallback`. Nothing when a
+/// value has neither, or the answers are no lists of one length.
+fn majority_by_element(good: &[&Bytes], needed: usize, fallback: Option<&Bytes>) -> Option<Bytes> {
+    let lists: Option<Vec<Vec<Bytes>>> = good.iter().map(|reply| reply::elements(reply)).collect();
+    let lists = lists?;
+    let fallback = fallback.and_then(reply::elements);
+    let length = lists.first()?.len();
+    if lists.iter().any(|list| list.len() != length) {
+        return None;
+    }
+    let mut out = BytesMut::new();
+    write::array(&mut out, length);
+    for at in 0..length {
+        let values = || lists.iter().map(|list| &list[at]);
+        let agreed =
+            values().find(|value| values().filter(|other| other == value).count() >= needed);
+        let own = fallback.as_ref().and_then(|list| list.get(at));
+        out.extend_from_slice(agreed.or(own)?);
+    }
+    Some(out.freeze())
+}
+
+fn same(a: &Bytes, b: &Bytes, compare: Compare) -> bool {
     if a == b {
         return true;
     }
-    if !unordered || a.len() != b.len() {
+    if compare != Compare::AsSets || a.len() != b.len() {
         return false;
     }
     match (reply::elements(a), reply::elements(b)) {

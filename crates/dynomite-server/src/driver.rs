@@ -50,7 +50,10 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
         tokio::task::spawn_local(seeds_provider::poll(provider, interval, events.clone()));
     }
     let clock = Clock::new();
-    let settings = Settings::from_config(config, incarnation(clock));
+    let mut settings = Settings::from_config(config, incarnation(clock));
+    if let Some(address) = advertised_address() {
+        settings.host = address;
+    }
     tracing::info!(
         listen = %config.listen, peers = %config.dyn_listen, admin = %config.stats_listen,
         store = %config.server, datacenter = %config.datacenter, rack = %config.rack,
@@ -66,6 +69,15 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
         connecting: HashMap::new(),
     };
     driver.serve(incoming, listeners).await
+}
+
+/// The address to show for this node, by the variables of Netflix's engine.
+fn advertised_address() -> Option<String> {
+    let names = ["EC2_PUBLIC_IPV4", "EC2_LOCAL_IPV4"];
+    names
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty())
 }
 
 /// Tells this run of the process from every other.
@@ -170,7 +182,10 @@ impl Driver {
         match event {
             Event::Accepted(socket, kind) => match self.engine.handle_accept(kind) {
                 Ok(id) => self.add_session(id, Rc::new(socket)),
-                Err(error) => tracing::debug!(%error, "a connection is refused"),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection is refused");
+                    socket.say("-ERR max number of clients reached\r\n");
+                }
             },
             Event::SessionBytes(id, bytes) => self.engine.handle_session_bytes(now, id, bytes),
             Event::SessionEof(id) => self.engine.handle_session_eof(now, id),
@@ -239,9 +254,10 @@ impl Driver {
 
     fn add_link(&mut self, id: LinkId, attempt: Attempt, socket: Rc<Socket>) {
         self.connecting.remove(&id);
-        let connection = Connection::link(id, attempt, socket, self.events.clone());
-        self.connections.insert(Conn::Link(id, attempt), connection);
-        self.engine.handle_link_up(self.clock.now(), id, attempt);
+        if self.engine.handle_link_up(self.clock.now(), id, attempt) {
+            let connection = Connection::link(id, attempt, socket, self.events.clone());
+            self.connections.insert(Conn::Link(id, attempt), connection);
+        }
     }
 
     fn forget_session(&mut self, id: SessionId) {

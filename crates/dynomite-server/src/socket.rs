@@ -57,6 +57,13 @@ impl Socket {
         }
     }
 
+    /// Says a last word, if the other side takes it at once.
+    pub(crate) fn say(&self, text: &str) {
+        if let Err(error) = self.try_write(&[IoSlice::new(text.as_bytes())]) {
+            tracing::trace!(%error, "the other side did not listen");
+        }
+    }
+
     async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.readable().await,

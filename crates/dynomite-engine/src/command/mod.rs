@@ -56,6 +56,17 @@ pub enum Split {
     Pairs,
 }
 
+/// How the answers of several nodes to one request are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compare {
+    /// They are the same bytes.
+    Bytes,
+    /// They are sets: two nodes may give the same one in different orders.
+    AsSets,
+    /// They are one value per key or field, and each value has its own majority.
+    ByElement,
+}
+
 /// What is done with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -86,8 +97,8 @@ pub struct Command {
     pub access: Access,
     /// What is done with it.
     pub class: Class,
-    /// Its answer is a set: two nodes may give the same one in different orders.
-    pub unordered: bool,
+    /// How the answers of two nodes are compared.
+    pub compare: Compare,
 }
 
 impl Command {

@@ -7,7 +7,7 @@ use super::Keys::{
     Second, Streams,
 };
 use super::Refusal::{Blocking, Dangerous, Databases, NotBuilt, PubSub, Transaction};
-use super::{Access, Class, Command, Split};
+use super::{Access, Class, Command, Compare, Split};
 
 const fn row(name: &'static str, arity: i16, access: Access, class: Class) -> Command {
     Command {
@@ -15,7 +15,18 @@ const fn row(name: &'static str, arity: i16, access: Access, class: Class) -> Co
         arity,
         access,
         class,
-        unordered: false,
+        compare: Compare::Bytes,
+    }
+}
+
+/// A read whose answer has one value per key or field.
+const fn list(name: &'static str, arity: i16, class: Class) -> Command {
+    Command {
+        name,
+        arity,
+        access: Read,
+        class,
+        compare: Compare::ByElement,
     }
 }
 
@@ -26,7 +37,7 @@ const fn set(name: &'static str, arity: i16, class: Class) -> Command {
         arity,
         access: Read,
         class,
-        unordered: true,
+        compare: Compare::AsSets,
     }
 }
 
@@ -46,7 +57,7 @@ pub(super) const COMMANDS: &[Command] = &[
     row("getrange", 4, Read, Keyed(First)), row("getset", 3, Write, Keyed(First)),
     row("incr", 2, Write, Keyed(First)), row("incrby", 3, Write, Keyed(First)),
     row("incrbyfloat", 3, Write, Keyed(First)), row("lcs", -3, Read, Keyed(FirstTwo)),
-    row("mget", -2, Read, Class::Split(Split::Array)), row("mset", -3, Write, Class::Split(Split::Pairs)),
+    list("mget", -2, Class::Split(Split::Array)), row("mset", -3, Write, Class::Split(Split::Pairs)),
     row("msetnx", -3, Write, Keyed(Pairs)), row("psetex", 4, Write, Keyed(First)),
     row("set", -3, Write, Keyed(First)), row("setbit", 4, Write, Keyed(First)),
     row("setex", 4, Write, Keyed(First)), row("setnx", 3, Write, Keyed(First)),
@@ -69,7 +80,7 @@ pub(super) const COMMANDS: &[Command] = &[
     row("hget", 3, Read, Keyed(First)), set("hgetall", 2, Keyed(First)),
     row("hincrby", 4, Write, Keyed(First)), row("hincrbyfloat", 4, Write, Keyed(First)),
     set("hkeys", 2, Keyed(First)), row("hlen", 2, Read, Keyed(First)),
-    row("hmget", -3, Read, Keyed(First)), row("hmset", -4, Write, Keyed(First)),
+    list("hmget", -3, Keyed(First)), row("hmset", -4, Write, Keyed(First)),
     row("hrandfield", -2, Read, Keyed(First)), row("hscan", -3, Read, Keyed(First)),
     row("hset", -4, Write, Keyed(First)), row("hsetnx", 4, Write, Keyed(First)),
     row("hstrlen", 3, Read, Keyed(First)), set("hvals", 2, Keyed(First)),
@@ -88,7 +99,7 @@ pub(super) const COMMANDS: &[Command] = &[
     set("sdiff", -2, Keyed(All)), row("sdiffstore", -3, Write, Keyed(All)),
     set("sinter", -2, Keyed(All)), row("sintercard", -3, Read, Keyed(Counted(1))),
     row("sinterstore", -3, Write, Keyed(All)), row("sismember", 3, Read, Keyed(First)),
-    set("smembers", 2, Keyed(First)), row("smismember", -3, Read, Keyed(First)),
+    set("smembers", 2, Keyed(First)), list("smismember", -3, Keyed(First)),
     row("smove", 4, Write, Keyed(FirstTwo)), row("spop", -2, Write, Keyed(First)),
     row("srandmember", -2, Read, Keyed(First)), row("srem", -3, Write, Keyed(First)),
     row("sscan", -3, Read, Keyed(First)), set("sunion", -2, Keyed(All)),
@@ -99,7 +110,7 @@ pub(super) const COMMANDS: &[Command] = &[
     row("zdiffstore", -4, Write, Keyed(CountedWithDestination)), row("zincrby", 4, Write, Keyed(First)),
     row("zinter", -3, Read, Keyed(Counted(1))), row("zintercard", -3, Read, Keyed(Counted(1))),
     row("zinterstore", -4, Write, Keyed(CountedWithDestination)), row("zlexcount", 4, Read, Keyed(First)),
-    row("zmpop", -4, Write, Keyed(Counted(1))), row("zmscore", -3, Read, Keyed(First)),
+    row("zmpop", -4, Write, Keyed(Counted(1))), list("zmscore", -3, Keyed(First)),
     row("zpopmax", -2, Write, Keyed(First)), row("zpopmin", -2, Write, Keyed(First)),
     row("zrandmember", -2, Read, Keyed(First)), row("zrange", -4, Read, Keyed(First)),
     row("zrangebylex", -4, Read, Keyed(First)), row("zrangebyscore", -4, Read, Keyed(First)),

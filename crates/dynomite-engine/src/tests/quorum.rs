@@ -76,6 +76,34 @@ fn without_a_majority_the_own_rack_answers_unless_safety_was_asked_for() {
 }
 
 #[test]
+fn every_key_of_a_list_has_its_own_majority() {
+    let mut world = ring(3, 1);
+    world.once(0, "MSET a 1 b 2 c 3");
+    for (node, key) in ["a", "b", "c"].iter().enumerate() {
+        world.nodes[node]
+            .store
+            .data
+            .insert(key.as_bytes().to_vec(), b"stale".to_vec());
+    }
+    for level in [DcQuorum, DcSafeQuorum] {
+        world.set_consistency(level);
+        assert_eq!(
+            world.once(1, "MGET a b c"),
+            "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n"
+        );
+    }
+    world.nodes[1]
+        .store
+        .data
+        .insert(b"a".to_vec(), b"other".to_vec());
+    let answer = world.once(1, "MGET a b c");
+    assert_eq!(answer, "-ERR Dynomite: Failed to achieve Quorum\r\n");
+    world.set_consistency(DcQuorum);
+    let answer = world.once(1, "MGET a b c");
+    assert_eq!(answer, "*3\r\n$5\r\nother\r\n$1\r\n2\r\n$1\r\n3\r\n");
+}
+
+#[test]
 fn one_set_in_two_orders_is_one_set() {
     let mut world = ring(3, 1);
     for node in 0..3 {

@@ -100,6 +100,24 @@ fn malformed_requests_get_the_error_after_the_answers_before_them() {
 }
 
 #[test]
+fn a_browser_gets_no_further_than_its_headers() {
+    let mut world = ring(1, 1);
+    for head in ["POST / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+        let client = world.connect(0);
+        world.send(client, head.as_bytes());
+        world.send(client, b"SET k v\r\n");
+        world.run();
+        assert!(world.is_closed(client));
+        assert!(
+            world
+                .received(client)
+                .ends_with("-ERR HTTP is not spoken here\r\n")
+        );
+    }
+    assert!(world.nodes[0].store.data.is_empty());
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_the_connection_stays() {
     let mut world = ring(2, 2);
     let client = world.connect(0);

@@ -331,7 +331,7 @@ impl World {
         match reached {
             Some(end) => {
                 self.wire(own, end);
-                self.nodes[node].engine.handle_link_up(now, link, attempt);
+                assert!(self.nodes[node].engine.handle_link_up(now, link, attempt));
             }
             None => self.nodes[node].engine.handle_link_down(now, link, attempt),
         }

@@ -24,7 +24,7 @@ fn decide(rule: Rule, access: Access, letters: &str) -> String {
         rule,
         access,
         own: 0,
-        unordered: false,
+        compare: Compare::Bytes,
     };
     match verdict(&question, &votes(letters)) {
         Verdict::Wait => "wait".to_owned(),
