@@ -67,7 +67,7 @@ fn unschedulable(
     }
     if let Some(claim) = claim
         && pending(claim)
-        && (said.contains("PersistentVolumeClaim") || said.contains("persistent volume"))
+        && is_about_volumes(said)
     {
         let class = cluster.storage.class_name.as_deref();
         let class = class.map_or("the default StorageClass".to_owned(), |c| {
@@ -87,6 +87,12 @@ fn unschedulable(
             format!("no Kubernetes node takes the pod: {said}"),
         )
     })
+}
+
+/// Whether the scheduler speaks of volumes; its words differ from version to version.
+fn is_about_volumes(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    said.contains("volume") || said.contains("storageclass")
 }
 
 fn pending(claim: &PersistentVolumeClaim) -> bool {

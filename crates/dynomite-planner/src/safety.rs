@@ -27,7 +27,7 @@ pub enum Refusal {
         /// How many the consistency levels need.
         required: usize,
     },
-    /// Its data is in memory only and there is no replica.
+    /// Its data would not survive the restart, and there is no replica.
     WouldLoseData,
 }
 
@@ -55,7 +55,7 @@ pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
         .filter(|o| o.token == node.token && o.ready())
         .count();
     if cluster.racks.len() == 1 {
-        return if cluster.persistent() {
+        return if cluster.persistent() && !changes_persistence(node) {
             Ok(())
         } else {
             Err(Refusal::WouldLoseData)
@@ -66,6 +66,13 @@ pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
         return Err(Refusal::NoHeadroom { ready, required });
     }
     Ok(())
+}
+
+/// Whether the store would start again with another kind of file than it
+/// writes now: it would not read what it has.
+fn changes_persistence(node: &Node<'_>) -> bool {
+    let waiting = node.report.as_ref().map(|report| &report.restart_required);
+    waiting.is_ok_and(|names| names.iter().any(|name| name == "store.persistence"))
 }
 
 /// Whether the declared racks can do without all others: every declared node is ready.
@@ -105,7 +112,7 @@ impl fmt::Display for Refusal {
                 "{ready} ready replicas of its token would stay and the consistency needs {required}"
             ),
             Self::WouldLoseData => f.write_str(
-                "its data is in memory only and there is no other rack: delete the pod yourself to accept the loss",
+                "its data would not survive the restart and no other rack holds it: delete the pod yourself to accept the loss",
             ),
         }
     }

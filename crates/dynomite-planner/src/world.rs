@@ -9,7 +9,9 @@ use dynomite_api::contract::{
 use dynomite_api::crd::DynomiteCluster;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodCondition, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde_json::json;
 
@@ -403,8 +405,8 @@ impl World {
         });
         for ordinal in 0..spec.replicas.unwrap_or(0) {
             let pod = format!("{name}-{ordinal}");
-            if spec.volume_claim_templates.is_some() {
-                self.claim(&pod);
+            for template in spec.volume_claim_templates.iter().flatten() {
+                self.claim(&pod, template);
             }
             if !self.observed.pods.contains_key(&pod) {
                 let made = self.pod(&pod, &set, &revision);
@@ -414,7 +416,7 @@ impl World {
         self.observed.stateful_sets.insert(name, set);
     }
 
-    fn claim(&mut self, pod: &str) {
+    fn claim(&mut self, pod: &str, template: &PersistentVolumeClaim) {
         let name = Cluster::claim_name(pod);
         if self.observed.claims.contains_key(&name) {
             return;
@@ -424,10 +426,15 @@ impl World {
                 name: Some(name.clone()),
                 namespace: Some("data".to_owned()),
                 uid: Some(self.fresh("claim")),
+                labels: template.metadata.labels.clone(),
                 creation_timestamp: Some(Time(self.now)),
                 ..ObjectMeta::default()
             },
-            ..PersistentVolumeClaim::default()
+            spec: template.spec.clone(),
+            status: Some(PersistentVolumeClaimStatus {
+                phase: Some("Bound".to_owned()),
+                ..PersistentVolumeClaimStatus::default()
+            }),
         };
         self.observed.claims.insert(name, claim);
     }

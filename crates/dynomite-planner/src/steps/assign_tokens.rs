@@ -42,9 +42,12 @@ fn marked(size: &Quantity, node: &Node<'_>, seen: &PersistentVolumeClaim) -> Per
         .spec
         .as_ref()
         .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
-    // Volumes never shrink, and one that a person has enlarged stays large.
+    // Volumes never shrink, one that a person has enlarged stays large, and
+    // Kubernetes lets only a bound claim grow.
     let size = match asked {
-        Some(asked) if quantity::parse(&asked.0) >= quantity::parse(&size.0) => asked,
+        Some(asked) if !is_bound(seen) || quantity::parse(&asked.0) >= quantity::parse(&size.0) => {
+            asked
+        }
         _ => size,
     };
     PersistentVolumeClaim {
@@ -64,4 +67,12 @@ fn marked(size: &Quantity, node: &Node<'_>, seen: &PersistentVolumeClaim) -> Per
         }),
         ..PersistentVolumeClaim::default()
     }
+}
+
+fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Bound")
 }

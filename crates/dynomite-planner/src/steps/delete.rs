@@ -4,6 +4,7 @@ use dynomite_api::crd::Retention;
 
 use super::{Pass, Step, delete_seen};
 use crate::cluster::Cluster;
+use crate::objects::selector;
 use crate::ownership::obstacle;
 use crate::plan::{Action, Kind};
 use crate::ring::controller_uid;
@@ -56,8 +57,12 @@ fn volumes_are_gone(pass: &Pass<'_>, step: &mut Step) -> bool {
     }
     let mut gone = true;
     for claim in pass.observed.claims.values() {
-        // A claim that something else controls is not ours, whatever its labels.
-        if controller_uid(&claim.metadata).is_some() {
+        // Only claims made from our template: those carry its labels, and nothing controls them.
+        let labels = claim.metadata.labels.as_ref();
+        let from_template = selector(pass.cluster, None)
+            .iter()
+            .all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value));
+        if !from_template || controller_uid(&claim.metadata).is_some() {
             continue;
         }
         gone = false;
@@ -105,6 +110,12 @@ mod tests {
     fn volumes_go_after_the_pods_when_asked() {
         let mut world = deleted(Retention::Delete);
         assert!(world.cluster().has_finalizer);
+        let mut foreign = world.observed.claims["data-ring-a-0"].clone();
+        foreign.metadata.labels = None;
+        world
+            .observed
+            .claims
+            .insert("data-ring-a-7".to_owned(), foreign);
         let first = world.plan();
         assert!(first.actions.iter().all(|p| matches!(
             p.action,
@@ -116,7 +127,8 @@ mod tests {
         for _ in 0..5 {
             world.pass();
         }
-        assert!(world.observed.claims.is_empty());
+        let left: Vec<&String> = world.observed.claims.keys().collect();
+        assert_eq!(left, ["data-ring-a-7"], "what is not ours stays");
         assert!(!world.observed.config_maps.contains_key("ring-tokens"));
         assert!(!world.cluster().has_finalizer);
     }
