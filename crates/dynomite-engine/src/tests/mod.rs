@@ -1,5 +1,6 @@
 //! Rings of several engines in memory, with stores that know a few commands.
 
+mod chaos;
 mod failover;
 mod quorum;
 mod replication;
