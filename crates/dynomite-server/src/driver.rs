@@ -17,7 +17,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 
 use dynomite_engine::limits::TICK;
-use dynomite_engine::{Attempt, Conn, Engine, LinkId, Output, SessionId, Settings};
+use dynomite_engine::{Attempt, Conn, Engine, LinkId, Output, RunState, SessionId, Settings};
 use dynomite_protocol::config::{Config, Endpoint, SeedProvider};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -54,6 +54,9 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
     if let Some(address) = advertised_address() {
         settings.host = address;
     }
+    if let Some(state) = start_state()? {
+        settings.start_state = state;
+    }
     tracing::info!(
         listen = %config.listen, peers = %config.dyn_listen, admin = %config.stats_listen,
         store = %config.server, datacenter = %config.datacenter, rack = %config.rack,
@@ -78,6 +81,17 @@ fn advertised_address() -> Option<String> {
         .iter()
         .filter_map(|name| std::env::var(name).ok())
         .find(|value| !value.is_empty())
+}
+
+/// The state to begin in, by a variable: whoever renders a file for either engine cannot use a key
+/// that Netflix's does not know.
+fn start_state() -> anyhow::Result<Option<RunState>> {
+    match std::env::var("DYNOMITE_START_STATE").as_deref() {
+        Ok("standby") => Ok(Some(RunState::Standby)),
+        Ok("normal") => Ok(Some(RunState::Normal)),
+        Ok(other) => anyhow::bail!("DYNOMITE_START_STATE is normal or standby, not `{other}`"),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Tells this run of the process from every other.

@@ -130,6 +130,11 @@ pub(super) fn render(report: &Report<'_>, now: Now, pool: &str) -> String {
     );
     put("seeds_applied", json!(report.counters.seeds_applied));
     put("token", json!(report.settings.token.0));
+    let peers = report
+        .links
+        .iter()
+        .filter(|link| link.peer.is_some() && link.connected);
+    put("peers_connected", json!(peers.count()));
     put("peers", peers_value(report));
     put(pool, pool_value(report));
     pretty(&Value::Object(top))
