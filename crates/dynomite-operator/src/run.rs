@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{HeaderValue, header};
 use dynomite_api::crd::DynomiteCluster;
 use dynomite_planner::Defaults;
 use futures::future::{join_all, ready};
@@ -207,6 +208,10 @@ async fn client() -> Result<Client, Error> {
     // A write that is tried again later must be checked again: the right to
     // write may have ended meanwhile. The next reconcile tries again.
     config.default_retry = false;
+    config.headers.push((
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("dynomite-operator/", env!("CARGO_PKG_VERSION"))),
+    ));
     Ok(Client::try_from(config)?)
 }
 

@@ -4,23 +4,29 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dynomite_api::annotations::{FIELD_MANAGER, LABEL_MANAGED_BY};
 use dynomite_api::crd::{ClusterPhase, ConditionType, DynomiteCluster, condition};
 use dynomite_operator::context::Context;
 use dynomite_operator::index::{ClusterKey, Index};
 use dynomite_operator::leadership::Leadership;
+use dynomite_operator::lease::Election;
 use dynomite_operator::metrics::Metrics;
 use dynomite_operator::reconcile::{Error, reconcile};
 use dynomite_operator::world::World;
 use dynomite_planner::Defaults;
 use http::StatusCode;
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::Resource;
+use kube::api::Api;
 use kube_runtime::events::Recorder;
 use kube_runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use server::{Key, Server};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 /// More rounds than any of the tests needs to settle.
 const ROUNDS_MAX: usize = 60;
@@ -158,10 +164,14 @@ async fn a_crash_after_any_write_ends_in_the_same_place() {
             dead.then_some(StatusCode::SERVICE_UNAVAILABLE)
         })));
         let doomed = operator(&server, Leadership::unlimited());
-        while server.writes() < last {
+        for _ in 0..ROUNDS_MAX {
+            if server.writes() == last {
+                break;
+            }
             // Whether it notices is not what this is about.
             let _ = look(&server, &doomed).await;
         }
+        assert_eq!(server.writes(), last);
         server.fail(None);
         settle(&server, &operator(&server, Leadership::unlimited())).await;
         assert_eq!(shape(&server), shape(&reference), "after write {last}");
@@ -264,6 +274,59 @@ async fn a_deposed_leader_writes_nothing() {
     assert!(writes < 14, "{writes}");
     assert!(matches!(look(&server, &ctx).await, Err(Error::NotLeader)));
     assert_eq!(server.writes(), writes);
+}
+
+/// Two operators: the second leads only when the first may no longer write.
+#[tokio::test(start_paused = true)]
+async fn two_operators_never_lead_at_once() {
+    let server = Server::default();
+    let election = |name: &str, leadership: &Leadership| {
+        let api: Api<Lease> = Api::namespaced(server.client(), "ops");
+        Election::new(api, "lease", name.to_owned(), leadership.clone())
+    };
+    let (first, second) = (Leadership::absent(), Leadership::absent());
+    let running = tokio::spawn(election("first", &first).run(CancellationToken::new()));
+    first
+        .follow()
+        .wait_for(|leads| *leads)
+        .await
+        .expect("leads");
+    let stop = CancellationToken::new();
+    let successor = tokio::spawn(election("second", &second).run(stop.clone()));
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(
+        (first.check().is_ok(), second.check().is_ok()),
+        (true, false)
+    );
+    // The first freezes: it neither renews nor gives back.
+    running.abort();
+    let mut followed = second.follow();
+    let mut leads = Box::pin(followed.wait_for(|leads| *leads));
+    let begun = Instant::now();
+    loop {
+        tokio::select! {
+            _ = &mut leads => break,
+            () = sleep(Duration::from_millis(100)) => {
+                assert!(first.check().is_err() || second.check().is_err());
+            }
+        }
+    }
+    assert!(first.check().is_err());
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    // The second ends in order: the next need not wait for the lease to expire.
+    stop.cancel();
+    successor.await.expect("it ends");
+    assert!(second.check().is_err());
+    let third = Leadership::absent();
+    let begun = Instant::now();
+    let running = tokio::spawn(election("third", &third).run(CancellationToken::new()));
+    third
+        .follow()
+        .wait_for(|leads| *leads)
+        .await
+        .expect("leads");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    running.abort();
 }
 
 #[tokio::test]

@@ -156,6 +156,11 @@ impl State {
             // Server-side apply makes what is missing, unless it must be a certain one.
             (_, None) if target.subresource.is_some() => Err((StatusCode::NOT_FOUND, "NotFound")),
             (_, None) if !body["metadata"]["uid"].is_null() => conflict,
+            (&Method::PUT, _) => {
+                let mut object = body.clone();
+                object["metadata"]["namespace"] = json!(key.1);
+                Ok(self.write(&key, object))
+            }
             (_, held) => {
                 let mut merged = held.unwrap_or_else(|| json!({}));
                 merge(&mut merged, body);
