@@ -147,3 +147,132 @@ fn container_blocker(container: &ContainerStatus, reason: &str, said: &str) -> O
     };
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::observed::KubernetesNode;
+    use crate::world::World;
+
+    fn found(status: Value, bound: bool, zones: &[&str]) -> Option<Blocker> {
+        let mut world = World::settled(3, 1);
+        let mut pod = world.observed.pods["ring-a-0"].clone();
+        pod.status = serde_json::from_value(status).expect("a status");
+        let mut claim = world.observed.claims["data-ring-a-0"].clone();
+        if !bound {
+            claim.status = None;
+        }
+        let nodes = zones.iter().map(|zone| {
+            let node = KubernetesNode {
+                zone: Some((*zone).to_owned()),
+                schedulable: true,
+            };
+            (format!("node-{zone}"), node)
+        });
+        world.observed.kubernetes_nodes = Seen::Known(nodes.collect());
+        let cluster = world.cluster();
+        of_pod(
+            &cluster,
+            &cluster.racks[0],
+            &pod,
+            Some(&claim),
+            &world.observed,
+        )
+    }
+
+    fn unschedulable(message: &str) -> Value {
+        json!({"conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": message}]})
+    }
+
+    fn waiting(reason: &str) -> Value {
+        json!({"containerStatuses": [{"name": "store", "image": "nowhere:1", "imageID": "",
+            "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}}]})
+    }
+
+    #[test]
+    fn each_trouble_has_its_word_and_its_remedy() {
+        let none = "0/3 nodes are available: insufficient memory";
+        let volumes = "pod has unbound immediate PersistentVolumeClaims";
+        let class = "storageclass.storage.k8s.io \"fast\" not found";
+        let here = &["zone-a"][..];
+        for (status, bound, zones, reason, remedy) in [
+            (
+                unschedulable(none),
+                true,
+                &["zone-b"][..],
+                "ZoneWithoutNodes",
+                "add a Kubernetes node",
+            ),
+            (
+                unschedulable(none),
+                true,
+                here,
+                "Unschedulable",
+                "insufficient memory",
+            ),
+            (
+                unschedulable(volumes),
+                false,
+                here,
+                "VolumeNotBound",
+                "StorageClass exists",
+            ),
+            (
+                unschedulable(class),
+                false,
+                here,
+                "VolumeNotBound",
+                "StorageClass exists",
+            ),
+            (
+                unschedulable(volumes),
+                true,
+                here,
+                "Unschedulable",
+                "unbound",
+            ),
+            (
+                waiting("ImagePullBackOff"),
+                true,
+                here,
+                "ImageNotPulled",
+                "nowhere:1",
+            ),
+            (
+                waiting("ErrImagePull"),
+                true,
+                here,
+                "ImageNotPulled",
+                "correct the image",
+            ),
+            (
+                waiting("CreateContainerConfigError"),
+                true,
+                here,
+                "ContainerNotCreated",
+                "store",
+            ),
+            (waiting("CrashLoopBackOff"), true, here, "CrashLoop", "log"),
+        ] {
+            let found = found(status, bound, zones).expect(reason);
+            assert_eq!(found.reason, reason);
+            assert!(found.message.contains(remedy), "{}", found.message);
+        }
+        assert_eq!(found(waiting("PodInitializing"), true, here), None);
+        assert_eq!(found(json!({}), true, here), None);
+    }
+
+    #[test]
+    fn zones_that_cannot_be_read_are_not_called_empty() {
+        let mut world = World::settled(3, 1);
+        world.observed.kubernetes_nodes = Seen::Unknown("forbidden".to_owned());
+        let mut pod = world.observed.pods["ring-a-0"].clone();
+        pod.status = serde_json::from_value(unschedulable("no place")).expect("a status");
+        let cluster = world.cluster();
+        let found = of_pod(&cluster, &cluster.racks[0], &pod, None, &world.observed);
+        assert_eq!(found.map(|b| b.reason), Some("Unschedulable"));
+    }
+}

@@ -117,3 +117,81 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dynomite_api::contract::ConsistencyLevel;
+
+    use super::*;
+    use crate::observed::Seen;
+    use crate::world::World;
+
+    fn verdict(world: &World, name: &str) -> Result<(), Refusal> {
+        let cluster = world.cluster();
+        let ring = Ring::new(&cluster, &world.observed);
+        let node = ring.nodes.iter().find(|node| node.name == name);
+        may_leave(&cluster, &ring, node.expect("it is declared"))
+    }
+
+    #[test]
+    fn a_whole_ring_can_spare_a_node_if_the_consistency_allows() {
+        for (racks, level, expected) in [
+            (3, ConsistencyLevel::DcQuorum, Ok(())),
+            (3, ConsistencyLevel::DcSafeQuorum, Ok(())),
+            (2, ConsistencyLevel::DcOne, Ok(())),
+            (1, ConsistencyLevel::DcOne, Ok(())),
+        ] {
+            let mut world = World::settled(racks, 1);
+            world.edit(|spec| spec.consistency.write = level);
+            assert_eq!(
+                verdict(&world, "ring-a-0"),
+                expected,
+                "{racks} racks at {level:?}"
+            );
+        }
+        // The schema refuses a quorum of two racks; what is there is judged all the same.
+        let world = World::settled(2, 1);
+        let mut cluster = world.cluster();
+        cluster.consistency.write = ConsistencyLevel::DcQuorum;
+        let ring = Ring::new(&cluster, &world.observed);
+        let refused = may_leave(&cluster, &ring, &ring.nodes[0]);
+        assert_eq!(
+            refused,
+            Err(Refusal::NoHeadroom {
+                ready: 1,
+                required: 2
+            })
+        );
+    }
+
+    #[test]
+    fn nobody_leaves_while_a_peer_copies() {
+        let mut world = World::settled(3, 1);
+        world.kill("ring-b-0");
+        for _ in 0..3 {
+            let plan = world.plan();
+            for planned in &plan.actions {
+                world.act(&planned.action);
+            }
+            world.tick();
+            if world.lives["ring-b-0"].warming {
+                break;
+            }
+        }
+        let peer = "ring-b-0".to_owned();
+        assert_eq!(
+            verdict(&world, "ring-a-0"),
+            Err(Refusal::PeerWarmingUp { peer })
+        );
+    }
+
+    #[test]
+    fn a_lone_rack_leaves_only_with_data_that_it_will_read_again() {
+        let mut world = World::settled(1, 1);
+        let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-a-0") else {
+            panic!("it was heard");
+        };
+        report.restart_required = vec!["store.persistence".to_owned()];
+        assert_eq!(verdict(&world, "ring-a-0"), Err(Refusal::WouldLoseData));
+    }
+}

@@ -178,7 +178,10 @@ impl World {
             life.filter(|_| self.observed.pods.contains_key(name))
         };
         let cluster = self.cluster();
-        let Some(life) = proven(&pod.to_owned()).filter(|_| cluster.racks.len() > 1) else {
+        // A ring that never served has nothing to lose, and a lone rack has nobody to keep it.
+        let served = crate::tokens::served_since(&cluster, &self.observed).is_some();
+        let matters = served && cluster.racks.len() > 1;
+        let Some(life) = proven(&pod.to_owned()).filter(|_| matters) else {
             return;
         };
         let token = life.desired.as_ref().map(|d| d.node.token);
