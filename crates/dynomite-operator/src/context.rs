@@ -23,8 +23,11 @@ use crate::world::World;
 const HURRIED_MAX: u32 = 12;
 /// The pause before the reconcile that follows one that did something.
 const HURRY: Duration = Duration::from_millis(20);
-/// The longest pause after failures.
+/// The longest pause of a cluster that cannot be reconciled at all.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The longest pause after an action failed: the nodes are asked no more
+/// rarely than this, whatever the API server refuses.
+const FAILED_MAX: Duration = Duration::from_secs(5);
 
 /// What every reconcile shares.
 pub struct Context {
@@ -169,7 +172,7 @@ impl Pace {
             _ => 0,
         };
         match went {
-            Went::Failed => backoff(self.failures - 1),
+            Went::Failed => backoff(self.failures - 1).min(FAILED_MAX),
             Went::Acted if self.hurried <= HURRIED_MAX => HURRY,
             Went::Acted => backoff(self.hurried - HURRIED_MAX),
             Went::Waited | Went::Settled => {
@@ -221,7 +224,7 @@ mod tests {
             .map(|_| pace.next(Went::Failed, false, now))
             .collect();
         assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]));
-        assert_eq!((pauses[0], pauses[19]), (backoff(0), PAUSE_MAX));
+        assert_eq!((pauses[0], pauses[19]), (backoff(0), FAILED_MAX));
         pace.next(Went::Waited, false, now);
         assert_eq!(pace.next(Went::Failed, false, now), backoff(0));
     }

@@ -50,10 +50,13 @@ impl Leadership {
     /// The lease itself runs longer: the difference is what a write may take
     /// that was checked at the last moment.
     pub fn extend(&self, asked_at: Instant, validity: Duration) {
+        let lapsed = self.check().is_err();
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) =
             Term::Until(asked_at + validity);
-        self.changed
-            .send_if_modified(|leads| !std::mem::replace(leads, true));
+        // Whoever was refused while the term had run out waits to be told.
+        if lapsed {
+            self.changed.send_replace(true);
+        }
     }
 
     /// Leads no longer.
@@ -72,7 +75,8 @@ impl Leadership {
         }
     }
 
-    /// Follows whether the lease is held; the term may still run out in between.
+    /// Follows whether the lease is held. A term that ran out and was renewed
+    /// is told too, although it reads `true` before and after.
     pub fn follow(&self) -> watch::Receiver<bool> {
         self.changed.subscribe()
     }
@@ -102,5 +106,20 @@ mod tests {
         assert_eq!(leadership.check(), Err(NotLeader));
         leadership.end();
         assert!(!*leadership.follow().borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_that_ran_out_and_was_renewed_is_told() {
+        let leadership = Leadership::absent();
+        let mut follower = leadership.follow();
+        let validity = Duration::from_secs(10);
+        leadership.extend(Instant::now(), validity);
+        assert!(*follower.borrow_and_update());
+        tokio::time::advance(validity / 2).await;
+        leadership.extend(Instant::now(), validity);
+        assert!(!follower.has_changed().expect("the sender lives"));
+        tokio::time::advance(validity).await;
+        leadership.extend(Instant::now(), validity);
+        assert!(follower.has_changed().expect("the sender lives"));
     }
 }

@@ -16,6 +16,9 @@ use crate::index::ClusterKey;
 use crate::observe::observe;
 use crate::publish::{self, publish};
 
+/// When a follower looks whether it leads.
+const FOLLOWER_LOOK: Duration = Duration::from_secs(15);
+
 /// Why a reconcile did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -168,12 +171,13 @@ fn until_wake(plan: &Plan, pause: Duration, ctx: &Context) -> Duration {
 }
 
 /// What happens after an error. An invalid resource waits for a change: trying
-/// again cannot help. A follower is woken when it becomes the leader.
+/// again cannot help. A follower is woken when it becomes the leader; until
+/// then a look now and then costs nothing.
 pub fn error_policy(resource: &DynomiteCluster, error: &Error, ctx: &Context) -> Action {
     let namespace = resource.metadata.namespace.as_deref().unwrap_or_default();
     let cluster = resource.metadata.name.as_deref().unwrap_or_default();
     match error {
-        Error::NotLeader => Action::await_change(),
+        Error::NotLeader => Action::requeue(FOLLOWER_LOOK),
         Error::Invalid(violations) => {
             tracing::warn!(%namespace, %cluster, %violations, "the resource cannot be carried out");
             Action::await_change()
