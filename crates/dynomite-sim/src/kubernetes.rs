@@ -1,0 +1,347 @@
+//! What Kubernetes does by itself: makes pods and claims of StatefulSets, finds them a place, asks them whether they are ready.
+
+use dynomite_lifecycle::{Event, ProcessEvent, ProcessName};
+use dynomite_planner::{Cluster, KubernetesNode, Seen};
+use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodCondition, PodStatus,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+
+use crate::node::{Node, moment};
+use crate::random::Random;
+use crate::world::World;
+
+/// Between two looks of the controller at its objects, milliseconds.
+const CONTROLLER_MS: u64 = 100;
+/// Between two readiness probes, milliseconds.
+const PROBE_MS: u64 = 1000;
+/// A pod that has not ended by then is killed, milliseconds.
+const GRACE_MS: u64 = 120_000;
+
+/// What Kubernetes keeps of a pod besides the object.
+#[derive(Clone, Debug, Default)]
+pub struct Seat {
+    /// When its containers start, once a place is found, milliseconds.
+    pub starts_at: u64,
+    /// When it is probed next, milliseconds.
+    probe_at: u64,
+}
+
+impl World {
+    /// Kubernetes' share of one step.
+    pub(crate) fn kubernetes(&mut self) {
+        if self.now >= self.controller_at {
+            self.controller_at = self.now + CONTROLLER_MS + self.random.below(CONTROLLER_MS);
+            self.run_controller();
+        }
+        let names: Vec<String> = self.server.objects.pods.keys().cloned().collect();
+        for name in names {
+            self.attend(&name);
+        }
+    }
+
+    fn run_controller(&mut self) {
+        let sets: Vec<StatefulSet> = self.server.objects.stateful_sets.values().cloned().collect();
+        let uids: Vec<String> = sets.iter().filter_map(|set| set.metadata.uid.clone()).collect();
+        for set in sets {
+            self.run_set(&set);
+        }
+        // Pods of a set that is gone are collected.
+        let orphans: Vec<String> = self
+            .server
+            .objects
+            .pods
+            .iter()
+            .filter(|(_, pod)| {
+                let owners = pod.metadata.owner_references.iter().flatten();
+                owners.clone().count() > 0
+                    && !owners.clone().any(|owner| uids.contains(&owner.uid))
+                    && pod.metadata.deletion_timestamp.is_none()
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in orphans {
+            self.begin_deletion(&name);
+        }
+    }
+
+    /// Somebody deletes a pod, gracefully.
+    pub(crate) fn begin_deletion(&mut self, name: &str) {
+        let version = self.server.bump();
+        let now = moment(self.now);
+        if let Some(pod) = self.server.objects.pods.get_mut(name)
+            && pod.metadata.deletion_timestamp.is_none()
+        {
+            pod.metadata.deletion_timestamp = Some(Time(now));
+            pod.metadata.resource_version = Some(version);
+            self.say(format!("pod {name} is deleted"));
+        }
+    }
+
+    fn run_set(&mut self, set: &StatefulSet) {
+        let name = set.metadata.name.clone().unwrap_or_default();
+        let Some(spec) = &set.spec else { return };
+        let replicas = spec.replicas.unwrap_or(0);
+        let observed = set.status.as_ref().and_then(|s| s.observed_generation);
+        let revision = if observed == set.metadata.generation {
+            let status = set.status.as_ref();
+            status.and_then(|s| s.update_revision.clone()).unwrap_or_default()
+        } else {
+            let revision = revision_of(set);
+            let version = self.server.bump();
+            if let Some(live) = self.server.objects.stateful_sets.get_mut(&name) {
+                live.metadata.resource_version = Some(version);
+                live.status = Some(StatefulSetStatus {
+                    observed_generation: set.metadata.generation,
+                    update_revision: Some(revision.clone()),
+                    replicas,
+                    ..StatefulSetStatus::default()
+                });
+            }
+            revision
+        };
+        for ordinal in 0..replicas {
+            let pod = format!("{name}-{ordinal}");
+            if self.server.objects.pods.contains_key(&pod) {
+                continue;
+            }
+            if spec.volume_claim_templates.is_some() {
+                self.make_claim(&pod);
+            }
+            self.make_pod(&pod, set, &revision);
+        }
+    }
+
+    fn make_claim(&mut self, pod: &str) {
+        let name = Cluster::claim_name(pod);
+        if self.server.objects.claims.contains_key(&name) {
+            return;
+        }
+        let claim = PersistentVolumeClaim {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: Some("data".to_owned()),
+                uid: Some(self.server.fresh("claim")),
+                resource_version: Some(self.server.bump()),
+                creation_timestamp: Some(Time(moment(self.now))),
+                ..ObjectMeta::default()
+            },
+            status: Some(PersistentVolumeClaimStatus {
+                phase: Some("Bound".to_owned()),
+                ..PersistentVolumeClaimStatus::default()
+            }),
+            ..PersistentVolumeClaim::default()
+        };
+        self.server.objects.claims.insert(name, claim);
+    }
+
+    fn make_pod(&mut self, name: &str, set: &StatefulSet, revision: &str) {
+        let Some(spec) = &set.spec else { return };
+        let mut metadata = spec.template.metadata.clone().unwrap_or_default();
+        metadata.name = Some(name.to_owned());
+        metadata.namespace = Some("data".to_owned());
+        metadata.uid = Some(self.server.fresh("pod"));
+        metadata.resource_version = Some(self.server.bump());
+        metadata.creation_timestamp = Some(Time(moment(self.now)));
+        metadata.owner_references = Some(vec![OwnerReference {
+            uid: set.metadata.uid.clone().unwrap_or_default(),
+            kind: "StatefulSet".to_owned(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        }]);
+        let label = ("controller-revision-hash".to_owned(), revision.to_owned());
+        metadata.labels.get_or_insert_default().extend([label]);
+        let pod = Pod {
+            metadata,
+            spec: spec.template.spec.clone(),
+            status: Some(PodStatus {
+                phase: Some("Pending".to_owned()),
+                ..PodStatus::default()
+            }),
+        };
+        self.say(format!("pod {name} is created"));
+        self.server.objects.pods.insert(name.to_owned(), pod);
+        let seat = Seat {
+            starts_at: self.now + self.random.between(200, 1200),
+            ..Seat::default()
+        };
+        self.seats.insert(name.to_owned(), seat);
+    }
+
+    /// Scheduler and kubelet for one pod.
+    fn attend(&mut self, name: &str) {
+        let Some(seat) = self.seats.get(name) else { return };
+        let (starts_at, probe_at) = (seat.starts_at, seat.probe_at);
+        let leaving = self.server.objects.pods.get(name).is_some_and(|pod| {
+            pod.metadata.deletion_timestamp.is_some()
+        });
+        if !self.nodes.contains_key(name) {
+            if leaving {
+                self.remove_pod(name);
+            } else if self.now >= starts_at {
+                self.start_pod(name);
+            }
+            return;
+        }
+        if leaving && self.end_gracefully(name) {
+            return;
+        }
+        if self.now >= probe_at {
+            if let Some(seat) = self.seats.get_mut(name) {
+                seat.probe_at = self.now + PROBE_MS;
+            }
+            self.probe(name);
+        }
+    }
+
+    fn start_pod(&mut self, name: &str) {
+        let Some(host) = self.find_host(name) else {
+            self.unschedulable(name);
+            return;
+        };
+        let uid = {
+            let pod = &self.server.objects.pods[name];
+            pod.metadata.uid.clone().unwrap_or_default()
+        };
+        self.addresses += 1;
+        let address = format!("10.0.{}.{}", self.addresses / 250, self.addresses % 250 + 1);
+        let persistent = self.server.objects.claims.contains_key(&Cluster::claim_name(name));
+        let disk = if persistent {
+            self.disks.get(name).cloned().unwrap_or_default()
+        } else {
+            crate::node::Disk::default()
+        };
+        let mut node = Node::new(name, &uid, address.clone(), disk, self.now);
+        node.starts_normal = self.config.starts_normal;
+        node.without = self.config.without;
+        node.loading_ms = self.random.below(300);
+        node.sidecar_at = self.now + self.random.between(300, 1500);
+        node.launchers_at = [
+            node.sidecar_at + self.random.between(50, 500),
+            node.sidecar_at + self.random.between(50, 500),
+        ];
+        self.nodes.insert(name.to_owned(), node);
+        if let Some(seat) = self.seats.get_mut(name) {
+            seat.probe_at = self.now + self.random.below(PROBE_MS);
+        }
+        let version = self.server.bump();
+        if let Some(pod) = self.server.objects.pods.get_mut(name) {
+            pod.metadata.resource_version = Some(version);
+            pod.spec.get_or_insert_default().node_name = Some(host);
+            pod.status = Some(PodStatus {
+                phase: Some("Running".to_owned()),
+                pod_ip: Some(address),
+                conditions: Some(vec![condition("PodScheduled", true), condition("Ready", false)]),
+                ..PodStatus::default()
+            });
+        }
+    }
+
+    /// A node in the rack's zone that takes pods.
+    fn find_host(&self, name: &str) -> Option<String> {
+        let set = name.rsplit_once('-')?.0;
+        let rack = set.split_once('-')?.1;
+        let racks = &self.server.resource.spec.racks;
+        let zone = racks.iter().find(|r| r.name == rack)?.zone.clone()?;
+        let Seen::Known(nodes) = &self.server.objects.kubernetes_nodes else {
+            return Some(format!("host-{zone}"));
+        };
+        let fits = |node: &KubernetesNode| node.zone.as_ref() == Some(&zone) && node.schedulable;
+        let mut nodes = nodes.iter().filter(|(_, node)| fits(node));
+        nodes.next().map(|(name, _)| name.clone())
+    }
+
+    fn unschedulable(&mut self, name: &str) {
+        let said = PodCondition {
+            reason: Some("Unschedulable".to_owned()),
+            message: Some("no nodes match".to_owned()),
+            ..condition("PodScheduled", false)
+        };
+        self.write_conditions(name, vec![said]);
+        if let Some(seat) = self.seats.get_mut(name) {
+            seat.starts_at = self.now + 1000;
+        }
+    }
+
+    /// Writes a pod's conditions if they differ.
+    fn write_conditions(&mut self, name: &str, conditions: Vec<PodCondition>) {
+        let seen = self.server.objects.pods.get(name);
+        let held = seen.and_then(|pod| pod.status.as_ref()?.conditions.clone());
+        if held.as_ref() == Some(&conditions) {
+            return;
+        }
+        let version = self.server.bump();
+        if let Some(pod) = self.server.objects.pods.get_mut(name) {
+            pod.metadata.resource_version = Some(version);
+            pod.status.get_or_insert_default().conditions = Some(conditions);
+        }
+    }
+
+    fn probe(&mut self, name: &str) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let ready = node.is_ready() && node.launchers == [true, true];
+        if !ready && node.life.is_some() {
+            node.send(now, Event::NotReadySeen);
+        }
+        self.write_conditions(name, vec![condition("PodScheduled", true), condition("Ready", ready)]);
+    }
+
+    /// Ends a pod's containers; whether the pod is gone.
+    fn end_gracefully(&mut self, name: &str) -> bool {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(name) else { return false };
+        let since = match node.terminating {
+            Some(since) => since,
+            None => {
+                node.terminating = Some(now);
+                for process in [ProcessName::Store, ProcessName::Engine] {
+                    node.send(now, Event::Process(process, ProcessEvent::Terminating));
+                }
+                now
+            }
+        };
+        let stopped = node.store.is_none() && node.engine.is_none();
+        if stopped && node.launchers != [false, false] {
+            node.container_goes(now, ProcessName::Store, u64::MAX);
+            node.container_goes(now, ProcessName::Engine, u64::MAX);
+            node.send(now, Event::Terminate);
+        }
+        let over = node.exited || now - since >= GRACE_MS || (stopped && node.life.is_none());
+        if over {
+            self.remove_pod(name);
+        }
+        over
+    }
+
+    /// The pod is gone at once, with everything that ran in it.
+    pub(crate) fn remove_pod(&mut self, name: &str) {
+        if let Some(node) = self.nodes.remove(name) {
+            self.disks.insert(name.to_owned(), node.into_disk());
+        }
+        self.seats.remove(name);
+        self.server.bump();
+        if self.server.objects.pods.remove(name).is_some() {
+            self.say(format!("pod {name} is gone"));
+        }
+    }
+}
+
+fn condition(kind: &str, holds: bool) -> PodCondition {
+    PodCondition {
+        type_: kind.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        ..PodCondition::default()
+    }
+}
+
+/// A name for what a StatefulSet's pods are made from.
+fn revision_of(set: &StatefulSet) -> String {
+    let text = set.spec.as_ref().and_then(|spec| serde_json::to_string(&spec.template).ok());
+    // A sum of the text by which the seeds of other things are spread too.
+    let sum = text.unwrap_or_default().bytes().fold(0_u64, |sum, byte| {
+        sum.wrapping_mul(1_099_511_628_211).wrapping_add(u64::from(byte))
+    });
+    format!("{:x}", Random::new(sum).between(0, u64::MAX - 1))
+}

@@ -1,0 +1,211 @@
+//! The two processes of a pod: a store that can copy another, and an engine in its four states.
+
+use dynomite_api::contract::{EngineState, StoreFacts, StoreRole};
+use dynomite_lifecycle::{DonorSight, ReplicaLink, StoreSight};
+
+use crate::writes::Bits;
+
+/// Bytes of the replication stream for one write.
+pub const WRITE_BYTES: u64 = 100;
+/// What an engine holds longer than this it drops, milliseconds (its `timeout`).
+pub const HOLD_MS: u64 = 5000;
+
+/// One incarnation of a store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Its name.
+    pub run_id: String,
+    /// The writes it has.
+    pub has: Bits,
+    /// Whether it takes writes of its own.
+    pub role: StoreRole,
+    /// The link to its donor, while it is a replica.
+    pub link: Option<Link>,
+    /// The name of the history its offset counts in.
+    pub history: String,
+    /// The writes of that history since it began.
+    pub log: Vec<usize>,
+    /// Until when it reads its files, milliseconds.
+    pub loading_until: u64,
+}
+
+/// A replica's copy of a donor.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The donor's incarnation.
+    pub run_id: String,
+    /// The donor's history.
+    pub history: String,
+    /// What the donor had when the copy began.
+    pub snapshot: Bits,
+    /// How much of the donor's log was in it.
+    pub begins: usize,
+    /// When the copy will have arrived, milliseconds.
+    pub copied_at: u64,
+    /// How much of the donor's log has been applied.
+    pub applied: usize,
+    /// Whether the stream runs.
+    pub up: bool,
+}
+
+impl Store {
+    /// A store that starts with what its files hold.
+    pub fn new(run_id: String, has: Bits, loading_until: u64) -> Self {
+        Self {
+            history: format!("history-of-{run_id}"),
+            run_id,
+            has,
+            role: StoreRole::Primary,
+            link: None,
+            log: Vec::new(),
+            loading_until,
+        }
+    }
+
+    /// Applies a write of its own; `false` when it may not.
+    pub fn apply(&mut self, write: usize, now: u64) -> bool {
+        if self.role != StoreRole::Primary || now < self.loading_until {
+            return false;
+        }
+        self.has.insert(write);
+        self.log.push(write);
+        true
+    }
+
+    /// Becomes a primary of a history of its own.
+    pub fn detach(&mut self) {
+        self.role = StoreRole::Primary;
+        self.link = None;
+        self.log.clear();
+        self.history = format!("{}+", self.history);
+    }
+
+    /// Takes in what has arrived of the donor's stream, at most `writes` of it.
+    pub fn follow(&mut self, donor: &Self, now: u64, writes: usize) {
+        let Some(link) = &mut self.link else { return };
+        if now < link.copied_at {
+            return;
+        }
+        if !link.up {
+            link.up = true;
+            self.has = link.snapshot.clone();
+            self.history = link.history.clone();
+            link.applied = link.begins;
+        }
+        let until = donor.log.len().min(link.applied + writes);
+        for write in &donor.log[link.applied..until] {
+            self.has.insert(*write);
+        }
+        link.applied = until;
+    }
+
+    /// Its offset in its history, bytes.
+    pub fn offset(&self) -> u64 {
+        match &self.link {
+            Some(link) => link.applied as u64 * WRITE_BYTES,
+            None => self.log.len() as u64 * WRITE_BYTES,
+        }
+    }
+
+    /// What it says when it is asked.
+    pub fn sight(&self, now: u64) -> StoreSight {
+        StoreSight {
+            facts: StoreFacts {
+                run_id: self.run_id.clone(),
+                role: self.role,
+                loading: now < self.loading_until,
+                keys: self.has.len(),
+                replication_offset: self.offset(),
+                ..StoreFacts::default()
+            },
+            empty: self.has.is_empty(),
+            replication_id: self.history.clone(),
+            link: (self.role == StoreRole::Replica).then(|| {
+                let up = self.link.as_ref().is_some_and(|link| link.up);
+                ReplicaLink {
+                    up,
+                    copying: self.link.is_some() && !up,
+                    bytes_done: 0,
+                    bytes_total: None,
+                    offset: self.offset(),
+                }
+            }),
+        }
+    }
+
+    /// What it says to a replica's sidecar.
+    pub fn donor_sight(&self) -> DonorSight {
+        DonorSight {
+            run_id: self.run_id.clone(),
+            replication_id: self.history.clone(),
+            offset: self.offset(),
+            keys: self.has.len(),
+            primary: self.role == StoreRole::Primary,
+        }
+    }
+}
+
+/// One incarnation of an engine.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    /// Its name.
+    pub incarnation: String,
+    /// Its state.
+    pub state: EngineState,
+    /// The writes it holds, and since when, milliseconds.
+    pub held: Vec<(u64, usize)>,
+    /// Requests it got.
+    pub requests: u64,
+}
+
+/// What an engine does with a write that arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It goes to the store.
+    Pass,
+    /// It is held.
+    Held,
+    /// It is refused.
+    Refused,
+}
+
+impl Engine {
+    /// An engine that starts in a state: Netflix's is NORMAL at once.
+    pub fn new(incarnation: String, state: EngineState) -> Self {
+        Self {
+            incarnation,
+            state,
+            held: Vec::new(),
+            requests: 0,
+        }
+    }
+
+    /// Takes a write in.
+    pub fn take(&mut self, write: usize, now: u64) -> Arrival {
+        self.requests += 1;
+        match self.state {
+            EngineState::WritesOnly => {
+                self.held.push((now, write));
+                Arrival::Held
+            }
+            EngineState::Resuming | EngineState::Normal => Arrival::Pass,
+            EngineState::Standby | EngineState::Other => Arrival::Refused,
+        }
+    }
+
+    /// The held writes that go to the store now.
+    pub fn flush(&mut self, now: u64) -> Vec<usize> {
+        self.held.retain(|(since, _)| now - since < HOLD_MS);
+        match self.state {
+            EngineState::Resuming | EngineState::Normal => {
+                self.held.drain(..).map(|(_, write)| write).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it takes or holds writes.
+    pub fn is_open(&self) -> bool {
+        !matches!(self.state, EngineState::Standby | EngineState::Other)
+    }
+}

@@ -1,0 +1,436 @@
+//! Scenarios: what happens to a ring, what it must come to, and how a run that failed is told.
+
+use std::fmt;
+
+use dynomite_api::annotations::ANNOTATION_ACCEPT_LOSS;
+use dynomite_lifecycle::ProcessName;
+use dynomite_planner::{KubernetesNode, Seen, Wait};
+
+use crate::node::Without;
+use crate::random::Random;
+use crate::world::{Config, World};
+
+/// Within which a healthy world must settle, milliseconds.
+const SETTLES_MS: u64 = 240_000;
+
+/// What can happen to a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// It is made, sometimes with a rack whose pods find no place.
+    Provision,
+    /// The operator dies after each of its actions in turn.
+    CrashAfterEveryAction,
+    /// A node cannot be asked for a while, while things happen.
+    MuteNode,
+    /// The operator misses what happened to some kinds of objects.
+    DroppedEvent,
+    /// The operator sees what was, everything at once.
+    StaleObservation,
+    /// Stores, engines, containers, sidecars and pods die.
+    KillThings,
+    /// Settings change while things die.
+    Roll,
+    /// Nothing dies and settings change: every token stays served.
+    CalmRoll,
+    /// All replicas of a token are lost, and a person decides.
+    AllReplicasLost,
+}
+
+/// All scenarios with their names.
+pub const SCENARIOS: &[(&str, Scenario)] = &[
+    ("provision", Scenario::Provision),
+    ("crash_after_every_action", Scenario::CrashAfterEveryAction),
+    ("mute_node", Scenario::MuteNode),
+    ("dropped_event", Scenario::DroppedEvent),
+    ("stale_observation", Scenario::StaleObservation),
+    ("kill_things", Scenario::KillThings),
+    ("roll", Scenario::Roll),
+    ("calm_roll", Scenario::CalmRoll),
+    ("all_replicas_lost", Scenario::AllReplicasLost),
+];
+
+impl Scenario {
+    /// The name, as in `--scenario`.
+    pub fn name(self) -> &'static str {
+        let found = SCENARIOS.iter().find(|(_, scenario)| *scenario == self);
+        found.map_or("", |(name, _)| name)
+    }
+
+    /// The scenario of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        let found = SCENARIOS.iter().find(|(known, _)| *known == name);
+        found.map(|(_, scenario)| *scenario)
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// The transcript.
+    pub log: Vec<String>,
+    /// Virtual time, milliseconds.
+    pub took_ms: u64,
+    /// Clients' writes, those acknowledged to be lost, and those in the gap of
+    /// the plain warm-up.
+    pub writes: (usize, u64, u64),
+    /// The end state, for comparisons.
+    pub end: String,
+    /// Actions of the operator.
+    pub actions: usize,
+}
+
+/// A run in which something did not hold.
+#[derive(Clone, Debug)]
+pub struct Broken {
+    /// The scenario.
+    pub scenario: &'static str,
+    /// The seed.
+    pub seed: u64,
+    /// What did not hold.
+    pub what: String,
+    /// The transcript.
+    pub log: Vec<String>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LAST: usize = 120;
+        let begin = self.log.len().saturating_sub(LAST);
+        for line in &self.log[begin..] {
+            writeln!(f, "{line}")?;
+        }
+        writeln!(f, "{} with seed {}: {}", self.scenario, self.seed, self.what)?;
+        write!(
+            f,
+            "again: DYNOMITE_SIM_SEED={} cargo test -p dynomite-sim {}",
+            self.seed, self.scenario
+        )
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Runs a scenario with a seed; `without` leaves a protection out.
+pub fn run(scenario: Scenario, seed: u64, without: Without) -> Result<Told, Box<Broken>> {
+    if scenario == Scenario::CrashAfterEveryAction {
+        return crash_after_every_action(seed, without);
+    }
+    let mut world = World::new(seed, config_of(scenario, seed, without));
+    let went = play(scenario, &mut world);
+    tell(scenario, seed, world, went)
+}
+
+fn tell(
+    scenario: Scenario,
+    seed: u64,
+    world: World,
+    went: Result<(), String>,
+) -> Result<Told, Box<Broken>> {
+    match went {
+        Ok(()) => Ok(Told {
+            end: world.end_state(),
+            took_ms: world.now,
+            writes: (world.writes.all.len(), world.writes.given_up, world.writes.gap),
+            actions: world.operator.actions,
+            log: world.log,
+        }),
+        Err(what) => Err(Box::new(Broken {
+            scenario: scenario.name(),
+            seed,
+            what: format!("at {} ms: {what}", world.now),
+            log: world.log,
+        })),
+    }
+}
+
+fn config_of(scenario: Scenario, seed: u64, without: Without) -> Config {
+    let mut chance = Random::new(seed ^ 0x5eed);
+    let mut config = Config {
+        persistent: chance.one_in(2),
+        quorum: !chance.one_in(4),
+        starts_normal: chance.one_in(2),
+        nodes: u32::try_from(chance.between(1, 2)).unwrap_or(1),
+        without,
+        ..Config::default()
+    };
+    match scenario {
+        Scenario::Provision if chance.one_in(5) => {
+            config.racks = 1;
+            config.quorum = false;
+        }
+        Scenario::DroppedEvent | Scenario::StaleObservation => config.stale_ms = 5000,
+        Scenario::CalmRoll => config.calm = true,
+        Scenario::AllReplicasLost => config.nodes = 1,
+        _ => {}
+    }
+    config
+}
+
+fn play(scenario: Scenario, world: &mut World) -> Result<(), String> {
+    match scenario {
+        Scenario::Provision => provision(world),
+        Scenario::MuteNode => mute_node(world),
+        Scenario::DroppedEvent | Scenario::StaleObservation => stale(world),
+        Scenario::KillThings => trouble(world, false),
+        Scenario::Roll => trouble(world, true),
+        Scenario::CalmRoll => calm_roll(world),
+        Scenario::AllReplicasLost => all_replicas_lost(world),
+        Scenario::CrashAfterEveryAction => Ok(()),
+    }
+}
+
+impl World {
+    /// Lets everything come to rest: every node ready, nothing to do and
+    /// nothing to wait for twice, and the status stays as it is.
+    pub fn settle(&mut self) -> Result<(), String> {
+        self.operator.quiet = 0;
+        self.config.stale_ms = 0;
+        self.operator.mute.clear();
+        self.until("settled", SETTLES_MS, |world| {
+            world.operator.quiet >= 2 && world.all_ready()
+        })
+    }
+
+    /// The same with a person who does what the status asks for.
+    fn settle_with_a_person(&mut self) -> Result<(), String> {
+        self.operator.quiet = 0;
+        self.config.stale_ms = 0;
+        self.operator.mute.clear();
+        let limit = self.now + SETTLES_MS;
+        while !(self.operator.quiet >= 2 && self.all_ready()) {
+            if self.now >= limit {
+                return Err(format!("does not settle: {}", self.lacks()));
+            }
+            self.steps(500)?;
+            self.accept_proposals();
+        }
+        Ok(())
+    }
+
+    /// A person accepts what the status proposes.
+    fn accept_proposals(&mut self) {
+        let proposals: Vec<(String, String)> = self
+            .operator
+            .last
+            .waits
+            .iter()
+            .filter_map(|waiting| match &waiting.wait {
+                Wait::NoProvenReplica { proposal, .. } => proposal.clone(),
+                _ => None,
+            })
+            .collect();
+        for (name, uid) in proposals {
+            let version = self.server.bump();
+            if let Some(pod) = self.server.objects.pods.get_mut(&name) {
+                let mark = (ANNOTATION_ACCEPT_LOSS.to_owned(), uid);
+                let held = pod.metadata.annotations.get_or_insert_default();
+                if held.get(&mark.0) == Some(&mark.1) {
+                    continue;
+                }
+                held.extend([mark]);
+                pod.metadata.resource_version = Some(version);
+                self.say(format!("a person accepts what {name} has"));
+            }
+        }
+    }
+
+    /// Something dies.
+    fn kill_something(&mut self) {
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        let Some(name) = self.random.pick(&names).cloned() else { return };
+        let now = self.now;
+        let back = now + self.random.between(100, 3000);
+        let process = if self.random.one_in(2) { ProcessName::Store } else { ProcessName::Engine };
+        let what = self.random.below(9);
+        let Some(node) = self.nodes.get_mut(&name) else { return };
+        let words = match what {
+            0..=3 => {
+                node.kill(now, process);
+                format!("the {} of {name} is killed", process.name())
+            }
+            4 => {
+                node.container_goes(now, process, back);
+                format!("the container {} of {name} is gone", process.name())
+            }
+            5 | 6 => {
+                node.sidecar_crashes(back.min(now + 1000));
+                format!("the sidecar of {name} crashes")
+            }
+            7 => {
+                self.begin_deletion(&name);
+                format!("somebody deletes pod {name}")
+            }
+            _ => {
+                self.remove_pod(&name);
+                format!("pod {name} is gone at once")
+            }
+        };
+        self.say(words);
+    }
+
+    fn mute_something(&mut self) {
+        let names: Vec<String> = self.declared().into_iter().collect();
+        if let Some(name) = self.random.pick(&names).cloned() {
+            let until = self.now + self.random.between(1000, 20_000);
+            self.say(format!("{name} cannot be asked for {} ms", until - self.now));
+            self.operator.mute.insert(name, until);
+        }
+    }
+
+    fn change_settings(&mut self, value: u64) {
+        self.edit(|spec| {
+            let setting = ("max_msgs".to_owned(), value.to_string());
+            spec.dynomite.settings.extend([setting]);
+        });
+    }
+}
+
+fn provision(world: &mut World) -> Result<(), String> {
+    let blocked = world.config.racks > 1 && world.random.one_in(3);
+    if blocked {
+        set_zone(world, "c", false);
+        world.until("the other racks serve", SETTLES_MS, |world| {
+            let ready = world.nodes.values().filter(|node| node.is_ready()).count();
+            ready == 2 * world.config.nodes as usize
+        })?;
+        world.steps(2000)?;
+        set_zone(world, "c", true);
+    }
+    world.settle()
+}
+
+fn set_zone(world: &mut World, letter: &str, schedulable: bool) {
+    let zone = format!("zone-{letter}");
+    if let Seen::Known(nodes) = &mut world.server.objects.kubernetes_nodes {
+        let node = KubernetesNode {
+            zone: Some(zone.clone()),
+            schedulable,
+        };
+        nodes.insert(format!("host-{zone}"), node);
+    }
+    world.say(format!("{zone} takes pods: {schedulable}"));
+}
+
+fn crash_after_every_action(seed: u64, without: Without) -> Result<Told, Box<Broken>> {
+    let scenario = Scenario::CrashAfterEveryAction;
+    let attempt = |dies_after: Option<usize>| {
+        let mut config = config_of(scenario, seed, without);
+        config.write_every = 4;
+        let mut world = World::new(seed, config);
+        world.operator.dies_after = dies_after;
+        let mut went = world.settle();
+        if went.is_ok() {
+            world.change_settings(300_000);
+            went = world.settle();
+        }
+        tell(scenario, seed, world, went)
+    };
+    let whole = attempt(None)?;
+    for k in 1..=whole.actions {
+        let told = attempt(Some(k))?;
+        if told.end != whole.end {
+            let what = format!(
+                "after a crash behind action {k} the end is another:\n{}\ninstead of\n{}",
+                told.end, whole.end
+            );
+            return Err(Box::new(Broken {
+                scenario: scenario.name(),
+                seed,
+                what,
+                log: told.log,
+            }));
+        }
+    }
+    Ok(whole)
+}
+
+fn mute_node(world: &mut World) -> Result<(), String> {
+    for _ in 0..6 {
+        let pause = world.random.between(500, 8000);
+        world.steps(pause)?;
+        world.mute_something();
+        match world.random.below(4) {
+            0 => world.kill_something(),
+            1 => world.change_settings(pause),
+            2 => world.operator_dies(3000),
+            _ => {}
+        }
+    }
+    world.settle_with_a_person()
+}
+
+fn stale(world: &mut World) -> Result<(), String> {
+    for _ in 0..6 {
+        let pause = world.random.between(1000, 8000);
+        world.steps(pause)?;
+        match world.random.below(5) {
+            0 => world.kill_something(),
+            1 => world.change_settings(pause),
+            2 => {
+                let after = world.operator.actions + usize::try_from(pause % 9).unwrap_or(0) + 1;
+                world.operator.dies_after = Some(after);
+            }
+            _ => {}
+        }
+    }
+    world.settle_with_a_person()
+}
+
+fn trouble(world: &mut World, roll: bool) -> Result<(), String> {
+    if !world.random.one_in(4) {
+        world.settle()?;
+    }
+    let events = world.random.between(3, 10);
+    for _ in 0..events {
+        let pause = world.random.between(100, 9000);
+        world.steps(pause)?;
+        world.kill_something();
+        if roll && world.random.one_in(3) {
+            world.change_settings(pause);
+        }
+        if world.random.one_in(6) {
+            world.mute_something();
+        }
+        if world.random.one_in(6) {
+            world.operator_dies(pause);
+        }
+    }
+    world.settle_with_a_person()
+}
+
+fn calm_roll(world: &mut World) -> Result<(), String> {
+    world.settle()?;
+    let before: Vec<String> = world.nodes.values().map(|node| node.uid.clone()).collect();
+    world.change_settings(300_000);
+    world.steps(1000)?;
+    world.settle()?;
+    if world.nodes.values().any(|node| before.contains(&node.uid)) {
+        return Err("a pod was not replaced".to_owned());
+    }
+    Ok(())
+}
+
+fn all_replicas_lost(world: &mut World) -> Result<(), String> {
+    world.settle()?;
+    world.steps(3000)?;
+    let names: Vec<String> = world.nodes.keys().cloned().collect();
+    let now = world.now;
+    for name in &names {
+        if let Some(node) = world.nodes.get_mut(name) {
+            node.kill(now, ProcessName::Store);
+        }
+    }
+    world.say("every store is killed");
+    world.until("the status says Stalled", 60_000, |world| {
+        let status = world.server.resource.status.as_ref();
+        status.is_some_and(|status| {
+            let conditions = status.conditions.iter();
+            conditions.clone().any(|c| c.type_ == "Stalled" && c.status == "True")
+        })
+    })?;
+    world.steps(10_000)?;
+    if world.nodes.values().any(crate::node::Node::reads) {
+        return Err("a node serves what nobody has accepted".to_owned());
+    }
+    world.settle_with_a_person()
+}

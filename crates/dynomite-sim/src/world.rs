@@ -1,0 +1,529 @@
+//! The world: one ring in one namespace, its clients, its operator, and virtual time that passes in steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use dynomite_api::contract::ConsistencyLevel;
+use dynomite_api::crd::{DynomiteCluster, DynomiteClusterSpec};
+use dynomite_lifecycle::{Event, Order};
+use dynomite_planner::{Defaults, KubernetesNode, Seen};
+use serde_json::json;
+
+use crate::kubernetes::Seat;
+use crate::node::{Disk, Node, Without, moment};
+use crate::operator::Operator;
+use crate::oracle::Oracle;
+use crate::processes::{Arrival, Link};
+use crate::random::Random;
+use crate::server::Server;
+use crate::writes::{Delivery, Write, Writes};
+
+/// One step of the world, milliseconds.
+pub const STEP_MS: u64 = 50;
+/// How long a write is on its way to a replica at most, milliseconds. Warm-up
+/// waits 200 ms for what is under way when it begins the cut.
+const LATENCY_MS: u64 = 150;
+/// Between two looks of an engine at its seeds, milliseconds.
+const SEEDS_MS: u64 = 1000;
+/// How long a sidecar goes by the addresses of the operator after it was heard, milliseconds.
+const OPERATOR_FRESH_MS: u64 = 30_000;
+/// The most writes that a replica applies in one step.
+const STREAM_WRITES: u64 = 4;
+/// Lines of the transcript that are kept.
+const LOG_LIMIT: usize = 4000;
+
+/// What kind of world.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Racks of the ring.
+    pub racks: usize,
+    /// Nodes in each.
+    pub nodes: u32,
+    /// Whether data survives.
+    pub persistent: bool,
+    /// Whether writes need a quorum.
+    pub quorum: bool,
+    /// Whether engines start NORMAL, as Netflix's do.
+    pub starts_normal: bool,
+    /// A client writes once in so many steps; 0 is never.
+    pub write_every: u64,
+    /// Whether enough replicas of each token must be ready all the time, once they were.
+    pub calm: bool,
+    /// How many milliseconds old the operator's view may be.
+    pub stale_ms: u64,
+    /// What is left out.
+    pub without: Without,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            racks: 3,
+            nodes: 2,
+            persistent: true,
+            quorum: true,
+            starts_normal: true,
+            write_every: 3,
+            calm: false,
+            stale_ms: 0,
+            without: Without::default(),
+        }
+    }
+}
+
+/// One ring and everything around it.
+pub struct World {
+    /// The time since the world began, milliseconds.
+    pub now: u64,
+    /// What kind of world it is.
+    pub config: Config,
+    /// Chance.
+    pub random: Random,
+    /// The API server.
+    pub server: Server,
+    /// Pods whose containers run, by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// The volumes of pods that do not run, by pod name.
+    pub disks: BTreeMap<String, Disk>,
+    /// The clients' writes.
+    pub writes: Writes,
+    /// The operator.
+    pub operator: Operator,
+    /// What must hold.
+    pub oracle: Oracle,
+    /// What happened.
+    pub log: Vec<String>,
+    pub(crate) seats: BTreeMap<String, Seat>,
+    pub(crate) controller_at: u64,
+    pub(crate) addresses: u64,
+}
+
+/// What the operator's installation decides.
+pub fn defaults() -> Defaults {
+    Defaults {
+        sidecar_image: "operator:1".to_owned(),
+        engine_image: "operator:1".to_owned(),
+        image_pull_policy: None,
+    }
+}
+
+fn resource(config: &Config) -> DynomiteCluster {
+    let racks: Vec<_> = ["a", "b", "c", "d", "e"]
+        .iter()
+        .take(config.racks)
+        .map(|letter| json!({"name": format!("dc1-{letter}"), "zone": format!("zone-{letter}")}))
+        .collect();
+    let level = if config.quorum { "DC_QUORUM" } else { "DC_ONE" };
+    let medium = if config.persistent { "Volume" } else { "None" };
+    serde_json::from_value(json!({
+        "apiVersion": "dynomite.io/v1alpha1", "kind": "DynomiteCluster",
+        "metadata": {
+            "name": "ring", "namespace": "data", "uid": "cluster-uid", "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            "datacenter": "dc1", "racks": racks, "nodesPerRack": config.nodes,
+            "consistency": {"read": level, "write": level},
+            "storage": {"medium": medium},
+        },
+    }))
+    .expect("a resource of the schema")
+}
+
+impl World {
+    /// A world in which somebody has just applied a `DynomiteCluster`.
+    pub fn new(seed: u64, config: Config) -> Self {
+        let mut server = Server::new(resource(&config));
+        let hosts = server.resource.spec.racks.iter().filter_map(|rack| {
+            let zone = rack.zone.clone()?;
+            let node = KubernetesNode {
+                zone: Some(zone.clone()),
+                schedulable: true,
+            };
+            Some((format!("host-{zone}"), node))
+        });
+        server.objects.kubernetes_nodes = Seen::Known(hosts.collect());
+        let mut world = Self {
+            now: 0,
+            config,
+            random: Random::new(seed),
+            server,
+            nodes: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            writes: Writes::default(),
+            operator: Operator::default(),
+            oracle: Oracle::default(),
+            log: Vec::new(),
+            seats: BTreeMap::new(),
+            controller_at: 0,
+            addresses: 0,
+        };
+        world.oracle.learn_spec(&world.server.resource);
+        world
+    }
+
+    /// Adds a line to the transcript.
+    pub fn say(&mut self, line: impl AsRef<str>) {
+        if self.log.len() < LOG_LIMIT {
+            let (seconds, rest) = (self.now / 1000, self.now % 1000);
+            self.log.push(format!("{seconds:4}.{rest:03}  {}", line.as_ref()));
+        }
+    }
+
+    /// A change of the spec.
+    pub fn edit(&mut self, change: impl FnOnce(&mut DynomiteClusterSpec)) {
+        change(&mut self.server.resource.spec);
+        *self.server.resource.metadata.generation.get_or_insert(1) += 1;
+        self.server.resource.metadata.resource_version = Some(self.server.bump());
+        self.oracle.learn_spec(&self.server.resource);
+        self.say("the spec is changed");
+    }
+
+    /// Lets one step of time pass; `Err` says what does not hold any more.
+    pub fn step(&mut self) -> Result<(), String> {
+        self.now += STEP_MS;
+        self.kubernetes();
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        for name in &names {
+            self.live(name);
+        }
+        self.clients();
+        self.deliver();
+        for name in &names {
+            self.flush(name);
+        }
+        self.operate();
+        self.hear_logs();
+        self.check();
+        match self.oracle.violation.take() {
+            Some(violation) => Err(violation),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets time pass.
+    pub fn steps(&mut self, ms: u64) -> Result<(), String> {
+        let until = self.now + ms;
+        while self.now < until {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until something holds; it must within `bound` milliseconds.
+    pub fn until(
+        &mut self,
+        what: &str,
+        bound: u64,
+        holds: impl Fn(&Self) -> bool,
+    ) -> Result<(), String> {
+        let limit = self.now + bound;
+        while !holds(self) {
+            if self.now >= limit {
+                let lacks = self.lacks();
+                return Err(format!("not within {} s: {what}; {lacks}", bound / 1000));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn hear_logs(&mut self) {
+        let mut lines = Vec::new();
+        for node in self.nodes.values_mut() {
+            lines.append(&mut node.log);
+        }
+        for line in lines {
+            self.say(line);
+        }
+    }
+
+    /// One step of a node's life.
+    fn live(&mut self, name: &str) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        node.come_back(now);
+        for (id, order) in node.due_orders(now) {
+            let event = if order == Order::ReadDonor {
+                self.read_donor(name, id)
+            } else {
+                match self.nodes.get_mut(name) {
+                    Some(node) => node.obey(id, order),
+                    None => return,
+                }
+            };
+            if let Some(node) = self.nodes.get_mut(name) {
+                node.send(now, event);
+            }
+        }
+        self.replicate(name);
+        self.read_seeds(name);
+        if let Some(node) = self.nodes.get_mut(name)
+            && now >= node.look_at
+        {
+            node.look(now);
+        }
+    }
+
+    fn read_donor(&self, name: &str, id: dynomite_lifecycle::OrderId) -> Event {
+        match self.reach_donor(name) {
+            Ok((_, donor)) => match &donor.store {
+                Some(store) => Event::Donor(id, store.donor_sight()),
+                None => Event::Failed(id, "the donor's store is gone".to_owned()),
+            },
+            Err(why) => Event::Failed(id, why),
+        }
+    }
+
+    /// The donor a node copies, if it may; a copy that began goes on while the
+    /// donor is proven.
+    fn reach_donor(&self, name: &str) -> Result<(String, &Node), String> {
+        let nobody = || "there is no donor".to_owned();
+        let node = self.nodes.get(name).ok_or_else(nobody)?;
+        let life = node.life.as_ref().ok_or_else(nobody)?;
+        let donor = life.donor().ok_or_else(nobody)?.name.clone();
+        let gone = || format!("{donor} cannot be reached");
+        let peer = self.nodes.get(&donor).ok_or_else(gone)?;
+        let other = peer.life.as_ref().ok_or_else(gone)?;
+        let link = node.store.as_ref().and_then(|store| store.link.as_ref());
+        if link.is_none() || !other.donates() {
+            let desired = life.desired().ok_or_else(nobody)?;
+            let (uid, token) = (&desired.cluster.uid, desired.node.token);
+            other.may_be_copied(moment(self.now), uid, token)?;
+        }
+        Ok((donor, peer))
+    }
+
+    /// A replica follows its donor, or begins a copy.
+    fn replicate(&mut self, name: &str) {
+        use dynomite_api::contract::StoreRole;
+        let now = self.now;
+        let replica = self.nodes.get(name).and_then(|node| node.store.as_ref());
+        if !replica.is_some_and(|store| store.role == StoreRole::Replica) {
+            return;
+        }
+        let held = replica.and_then(|store| store.link.as_ref()).map(|link| link.run_id.clone());
+        let found = self.reach_donor(name).map(|(donor, peer)| (donor, peer.store.clone()));
+        let writes = usize::try_from(self.random.between(1, STREAM_WRITES)).unwrap_or(1);
+        let pause = self.random.between(100, 900);
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(store) = &mut node.store else { return };
+        match found {
+            Ok((_, Some(donor))) if held.as_ref() == Some(&donor.run_id) => {
+                store.follow(&donor, now, writes);
+            }
+            Ok((_, Some(donor))) if donor.role == StoreRole::Primary => {
+                store.link = Some(Link {
+                    run_id: donor.run_id.clone(),
+                    history: donor.history.clone(),
+                    snapshot: donor.has.clone(),
+                    begins: donor.log.len(),
+                    copied_at: now + pause,
+                    applied: 0,
+                    up: false,
+                });
+            }
+            Ok(_) => store.link = None,
+            Err(why) => {
+                store.link = None;
+                let donor = node.life.as_ref().and_then(|life| life.donor());
+                if let Some(donor) = donor.map(|donor| donor.name.clone()) {
+                    node.send(now, Event::DonorRefused { donor, why });
+                }
+            }
+        }
+    }
+
+    /// The engine asks its sidecar for the addresses of its peers.
+    fn read_seeds(&mut self, name: &str) {
+        let now = self.now;
+        let Some(node) = self.nodes.get(name) else { return };
+        if node.life.is_none() || node.engine.is_none() || now < node.seeds_at {
+            return;
+        }
+        let Some(desired) = &node.disk.desired else { return };
+        let fresh = node.heard_at.is_some_and(|at| now - at < OPERATOR_FRESH_MS);
+        let mut peers = BTreeMap::new();
+        for peer in &desired.peers {
+            let other = node_of(&peer.host);
+            let by_name = || self.nodes.get(other).map(|node| node.address.clone());
+            let told = peer.address.clone().filter(|_| fresh);
+            let known = || node.peers.get(other).cloned();
+            if let Some(address) = told.or_else(by_name).or_else(known) {
+                peers.insert(other.to_owned(), address);
+            }
+        }
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.peers = peers;
+            node.seeds_at = now + SEEDS_MS;
+        }
+    }
+
+    /// The clients write to the nodes that Kubernetes calls ready.
+    fn clients(&mut self) {
+        if self.config.write_every == 0 || !self.random.one_in(self.config.write_every) {
+            return;
+        }
+        let open: Vec<String> = self
+            .nodes
+            .values()
+            .filter(|node| node.reads() && self.in_endpoints(&node.name))
+            .map(|node| node.name.clone())
+            .collect();
+        let Some(name) = self.random.pick(&open).cloned() else { return };
+        let Some(node) = self.nodes.get(&name) else { return };
+        let (Some(desired), Some(engine)) = (&node.disk.desired, &node.engine) else {
+            return;
+        };
+        let own = &desired.node;
+        let mut tokens: Vec<_> = desired.peers.iter().map(|peer| peer.token).collect();
+        tokens.push(own.token);
+        tokens.sort_unstable();
+        tokens.dedup();
+        let Some(token) = self.random.pick(&tokens).copied() else { return };
+        let mut owners: Vec<(String, String)> = desired
+            .peers
+            .iter()
+            .filter(|peer| peer.token == token)
+            .map(|peer| (node_of(&peer.host).to_owned(), peer.rack.clone()))
+            .collect();
+        if own.token == token {
+            owners.push((name.clone(), own.rack.clone()));
+        }
+        let level = desired.consistency.write;
+        let one = level == ConsistencyLevel::DcOne;
+        let counts = owners.iter().find(|(_, rack)| one && *rack == own.rack);
+        let unaddressed = owners.iter().any(|(owner, _)| {
+            let takes = self.nodes.get(owner).filter(|other| {
+                other.engine.as_ref().is_some_and(crate::processes::Engine::is_open)
+            });
+            let known = node.peers.get(owner);
+            *owner != name && takes.is_some_and(|other| known != Some(&other.address))
+        });
+        let write = self.writes.all.len();
+        let entry = Write {
+            token,
+            coordinator: (name.clone(), engine.incarnation.clone()),
+            acks: 0,
+            needed: level.required(owners.len()),
+            counts: counts.map(|(owner, _)| owner.clone()),
+            acknowledged: false,
+            unaddressed,
+        };
+        let mut coming = Vec::new();
+        for (owner, _) in owners {
+            let (address, latency) = if owner == name {
+                (Some(node.address.clone()), 0)
+            } else {
+                let latency = self.random.below(LATENCY_MS);
+                (node.peers.get(&owner).cloned(), latency)
+            };
+            coming.extend(address.map(|address| Delivery {
+                due: self.now + latency,
+                write,
+                node: owner,
+                address,
+            }));
+        }
+        self.writes.all.push(entry);
+        self.writes.coming.extend(coming);
+    }
+
+    /// Whether the Service sends clients to a pod.
+    pub fn in_endpoints(&self, pod: &str) -> bool {
+        let Some(pod) = self.server.objects.pods.get(pod) else { return false };
+        let status = pod.status.as_ref();
+        let conditions = status.and_then(|status| status.conditions.as_ref());
+        let ready = conditions.is_some_and(|list| {
+            list.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+        });
+        ready && pod.metadata.deletion_timestamp.is_none()
+    }
+
+    fn deliver(&mut self) {
+        let now = self.now;
+        let coming = std::mem::take(&mut self.writes.coming);
+        for delivery in coming {
+            if delivery.due > now {
+                self.writes.coming.push(delivery);
+                continue;
+            }
+            let node = self.nodes.get_mut(&delivery.node);
+            let Some(node) = node.filter(|node| node.address == delivery.address) else {
+                continue;
+            };
+            let passes = node
+                .engine
+                .as_mut()
+                .is_some_and(|engine| engine.take(delivery.write, now) == Arrival::Pass);
+            if passes {
+                self.to_store(&delivery.node, delivery.write);
+            }
+        }
+    }
+
+    /// An engine passes a write to its store.
+    fn to_store(&mut self, name: &str, write: usize) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(name) else { return };
+        let exposed = node.exposed;
+        let applied = node
+            .store
+            .as_mut()
+            .is_some_and(|store| exposed && store.apply(write, now));
+        let Some(entry) = self.writes.all.get(write) else { return };
+        let coordinator = self.nodes.get(&entry.coordinator.0);
+        let engine = coordinator.and_then(|node| node.engine.as_ref());
+        let alive = engine.is_some_and(|engine| engine.incarnation == entry.coordinator.1);
+        if applied {
+            self.writes.applied(write, name, alive);
+        }
+    }
+
+    fn flush(&mut self, name: &str) {
+        let now = self.now;
+        let engine = self.nodes.get_mut(name).and_then(|node| node.engine.as_mut());
+        let Some(engine) = engine else { return };
+        for write in engine.flush(now) {
+            self.to_store(name, write);
+        }
+    }
+
+    /// The names of all nodes that are declared.
+    pub fn declared(&self) -> BTreeSet<String> {
+        let spec = &self.server.resource.spec;
+        let names = spec.racks.iter().flat_map(|rack| {
+            (0..spec.nodes_per_rack).map(move |ordinal| format!("ring-{}-{ordinal}", rack.name))
+        });
+        names.collect()
+    }
+
+    /// Whether every declared node is ready, by its own word and by Kubernetes'.
+    pub fn all_ready(&self) -> bool {
+        self.declared().iter().all(|name| {
+            self.in_endpoints(name) && self.nodes.get(name).is_some_and(Node::is_ready)
+        })
+    }
+
+    /// Why the world has not settled, in words.
+    pub fn lacks(&self) -> String {
+        let mut words = Vec::new();
+        for name in self.declared() {
+            let outline = self.nodes.get(&name).and_then(|node| node.outline(self.now));
+            match outline {
+                None => words.push(format!("{name} does not run")),
+                Some(outline) if !self.nodes[&name].is_ready() => words.push(format!(
+                    "{name} is {:?}: {} {:?}",
+                    outline.phase, outline.message, outline.awaiting
+                )),
+                Some(_) => {}
+            }
+        }
+        words.push(format!("the operator: {}", self.operator.summary()));
+        words.join("; ")
+    }
+}
+
+/// The node a host name belongs to.
+fn node_of(host: &str) -> &str {
+    host.split('.').next().unwrap_or(host)
+}
