@@ -50,6 +50,9 @@ pub struct Settings {
     pub start_state: RunState,
     /// Whether writes are given absolute times before they fan out.
     pub deterministic_writes: bool,
+    /// Whether the ring has nodes of Netflix's engine, which must not be sent what they do not
+    /// understand.
+    pub netflix_peers: bool,
     /// Bytes of one request.
     pub max_request_bytes: usize,
     /// Clients at a time.
@@ -86,6 +89,7 @@ impl Settings {
                 StartState::Standby => RunState::Standby,
             },
             deterministic_writes: config.deterministic_writes,
+            netflix_peers: config.netflix_peers,
             max_request_bytes: config.max_request_bytes,
             max_clients: config.max_client_connections,
             seeds: (!must_ask).then(|| config.seeds.clone()),

@@ -76,6 +76,13 @@ fn wrong_arity(command: &Command) -> Bytes {
     ))
 }
 
+fn not_for_netflix(command: &Command) -> Bytes {
+    let name = command.name.to_ascii_uppercase();
+    write::error_reply(&format!(
+        "ERR Dynomite: {name} in this form is not understood by Netflix's engine, which is in this ring"
+    ))
+}
+
 /// Arguments a client sees again in an error.
 const SHOWN_ARGS: usize = 4;
 /// Characters of each.
@@ -165,7 +172,11 @@ impl Engine {
         } else {
             None
         };
-        let request = rewritten.as_ref().unwrap_or(request);
+        let request = match &rewritten {
+            Some(rewritten) if self.may_send(rewritten) => rewritten,
+            _ if self.may_send(request) => request,
+            _ => return Err(not_for_netflix(command)),
+        };
         match command.class {
             Class::Keyed(keys) => self.plan_keyed(command, keys, request, reach),
             Class::Script => self.plan_script(command, request, reach),
@@ -173,6 +184,11 @@ impl Engine {
             Class::Everywhere => Ok(self.order_everywhere(command, request)),
             Class::Store | Class::Own | Class::Refused(_) => Err(unknown(request)),
         }
+    }
+
+    /// Whether every peer understands a request.
+    fn may_send(&self, request: &Request) -> bool {
+        !self.settings.netflix_peers || command::netflix_understands(request)
     }
 
     fn plan_keyed(

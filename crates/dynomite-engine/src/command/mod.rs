@@ -1,6 +1,7 @@
 //! What a command is: who may run it, where its keys stand, how its answers are merged.
 
 mod keys;
+mod netflix;
 mod refused;
 mod table;
 
@@ -8,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 pub use keys::keys_of;
+pub use netflix::understands as netflix_understands;
 pub use refused::Refusal;
 
 /// Whether a command changes data.

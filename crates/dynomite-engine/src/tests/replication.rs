@@ -187,6 +187,27 @@ fn another_datacenter_is_reached_through_another_rack_when_the_usual_one_is_down
 }
 
 #[test]
+fn nodes_of_netflix_are_not_sent_what_they_do_not_understand() {
+    let seeds: Vec<_> = ring(2, 1).nodes.into_iter().map(|node| node.seed).collect();
+    let mut world = World::with_seeds(&seeds, |settings| settings.netflix_peers = true);
+    let refused = world.once(0, "UNLINK k");
+    assert!(
+        refused.starts_with("-ERR Dynomite: UNLINK in this form"),
+        "{refused}"
+    );
+    assert_eq!(world.once(0, "SETEX k 5 v"), "+OK\r\n");
+    world.once(0, "RESTORE k 5 data");
+    for node in &world.nodes {
+        let last = node.store.log.last().map(String::as_str);
+        assert_eq!(
+            last,
+            Some("RESTORE k 5 data"),
+            "the form with ABSTTL is not understood"
+        );
+    }
+}
+
+#[test]
 fn scripts_are_loaded_everywhere() {
     let mut world = World::new(&[("dc1", 2), ("dc2", 1)], 2);
     assert_eq!(world.once(1, "SCRIPT LOAD x"), "+OK\r\n");

@@ -506,6 +506,7 @@ pub(super) fn settings(own: &Seed, seeds: &[Seed]) -> Settings {
         write_consistency: Consistency::DcOne,
         start_state: RunState::Normal,
         deterministic_writes: true,
+        netflix_peers: false,
         max_request_bytes: 1024 * 1024,
         max_clients: 100,
         seeds: Some(seeds.to_vec()),

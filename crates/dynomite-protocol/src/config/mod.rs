@@ -89,6 +89,8 @@ pub struct Config {
     pub start_state: StartState,
     /// Own key: writes are given absolute times and explicit stream ids before they fan out.
     pub deterministic_writes: bool,
+    /// Own key: the ring has nodes of Netflix's engine.
+    pub netflix_peers: bool,
     /// Own key: bytes of one request.
     pub max_request_bytes: usize,
     /// Own key: clients at a time.

@@ -108,6 +108,7 @@ impl Draft {
                 backlog: 512,
                 start_state: StartState::Normal,
                 deterministic_writes: true,
+                netflix_peers: false,
                 max_request_bytes: DEFAULT_MAX_REQUEST,
                 max_client_connections: 10_000,
                 remarks: Vec::new(),
@@ -142,6 +143,7 @@ impl Draft {
             "read_repairs_enabled" => switched_off(entry, "read repairs are not built")?,
             "start_state" => config.start_state = start_state(entry)?,
             "deterministic_writes" => config.deterministic_writes = entry.flag()?,
+            "netflix_peers" => config.netflix_peers = entry.flag()?,
             "max_request_bytes" => {
                 let bytes = entry.number(64 * 1024, 512 * 1024 * 1024)?;
                 config.max_request_bytes = usize::try_from(bytes).unwrap_or(DEFAULT_MAX_REQUEST);
