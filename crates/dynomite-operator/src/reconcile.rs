@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dynomite_api::crd::DynomiteCluster;
+use dynomite_api::crd::{ConditionType, DynomiteCluster, set_condition};
 use dynomite_planner::{Cluster, Plan, Violations, invalid_status, plan, status};
 use futures::FutureExt;
 use kube_runtime::controller::Action;
@@ -69,10 +69,7 @@ pub async fn reconcile(resource: Arc<DynomiteCluster>, ctx: Arc<Context>) -> Res
         .get(&key.namespace, &key.name)
         .unwrap_or(resource);
     let begun = Instant::now();
-    let result = AssertUnwindSafe(reconcile_once(&ctx, &key, &resource))
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|panic| Err(Error::Panicked(words_of(panic.as_ref()))));
+    let result = guarded(reconcile_once(&ctx, &key, &resource)).await;
     let outcome = match &result {
         Ok((went, _)) => went.label(),
         Err(error) => error.label(),
@@ -80,11 +77,45 @@ pub async fn reconcile(resource: Arc<DynomiteCluster>, ctx: Arc<Context>) -> Res
     ctx.metrics.reconciled(outcome, begun.elapsed());
     match &result {
         Ok(_) => ctx.succeeded(&key),
-        // What a panic left behind may be half-written.
-        Err(Error::Panicked(_)) => ctx.forget(&key),
+        Err(Error::Panicked(words)) => {
+            // What a panic left behind may be half-written.
+            ctx.forget(&key);
+            tell_of_panic(&ctx, &resource, words).await;
+        }
         Err(_) => {}
     }
     result.map(|(_, pause)| Action::requeue(pause))
+}
+
+/// Turns a panic into an error.
+async fn guarded<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| Err(Error::Panicked(words_of(panic.as_ref()))))
+}
+
+/// Says in the status that the operator itself failed; the ring serves on, and
+/// the next reconcile that succeeds takes it back.
+async fn tell_of_panic(ctx: &Context, resource: &DynomiteCluster, words: &str) {
+    let mut status = resource.status.clone().unwrap_or_default();
+    let message = format!(
+        "the operator failed on this resource and tries again; nodes serve on. \
+         Report it with the operator's log: {words}"
+    );
+    set_condition(
+        &mut status.conditions,
+        ConditionType::Stalled,
+        Some(true),
+        "OperatorPanicked",
+        &message,
+        resource.metadata.generation,
+        ctx.now(),
+    );
+    let published = guarded(async { Ok(publish(ctx, resource, &status).await?) }).await;
+    if let Err(error) = published {
+        tracing::warn!(%error, "could not tell of a panic");
+    }
 }
 
 async fn reconcile_once(
@@ -195,4 +226,21 @@ fn words_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "without a word".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_an_error_with_its_words() {
+        let which = || std::hint::black_box(7);
+        let panics = guarded(async {
+            assert_eq!(which(), 8, "a bug");
+            Ok(())
+        });
+        let result = panics.await;
+        assert!(matches!(&result, Err(Error::Panicked(words)) if words.contains("a bug")));
+        assert!(guarded(async { Ok(which()) }).await.is_ok());
+    }
 }
