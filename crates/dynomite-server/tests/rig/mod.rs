@@ -22,12 +22,29 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// A directory that goes with the test.
+pub struct Dir(PathBuf);
+
+impl std::ops::Deref for Dir {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A fresh directory with a short path, because a socket's path has at most 107 bytes.
-pub fn socket_dir(name: &str) -> PathBuf {
+pub fn socket_dir(name: &str) -> Dir {
     let dir = std::env::temp_dir().join(format!("dyn-{}-{name}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
-    dir
+    Dir(dir)
 }
 
 /// Client, peer and admin addresses that nobody uses.
