@@ -355,6 +355,18 @@ fn a_new_sidecar_after_an_engine_that_was_killed_trusts_nothing() {
 }
 
 #[test]
+fn a_new_sidecar_after_a_store_that_was_killed_trusts_nothing() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.store = None;
+    world.sidecar_restarts();
+    assert!(!world.exposed);
+    world.steps(3);
+    assert_eq!(kind(&world), ProofKind::Unproven);
+    world.until_ready();
+}
+
+#[test]
 fn a_new_sidecar_in_the_middle_of_a_copy_starts_over() {
     for stage in [
         WarmUpStage::Copying,

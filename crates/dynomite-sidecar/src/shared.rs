@@ -181,6 +181,10 @@ pub(crate) struct ReplicationAsk {
 
 /// What the driver shows the hands, through a `watch`.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is the answer to a question of its own"
+)]
 pub(crate) struct View {
     /// The node's report.
     pub(crate) report: NodeReport,

@@ -30,7 +30,7 @@ pub const POD: &str = "pod-1";
 pub const STEP_MS: i64 = 50;
 /// Steps after which the rest of the ring has applied a write that this node
 /// got, or refused, when it was made.
-const DONOR_DELAY: u64 = 2;
+const DONOR_DELAY: u64 = 4;
 /// Steps of a first copy.
 const COPY_STEPS: u64 = 5;
 /// Bytes of the replication stream for one write.

@@ -218,18 +218,15 @@ impl Driver {
         answer: oneshot::Sender<Result<NodeReport, Refused>>,
     ) {
         let held = self.desired.as_deref();
-        let outcome = match accept(&self.site.pod_uid, held, &desired) {
-            Err(why) => Err(why),
-            Ok(()) => {
-                self.keep(&desired).await;
-                self.mark = Some(mark_of(&desired));
-                self.desired = Some(Arc::new((*desired).clone()));
-                self.operator_heard_at = Some(Instant::now());
-                tracing::info!(generation = desired.generation, "a new desired document");
-                self.handle(Event::Desired(desired));
-                Ok(())
-            }
-        };
+        let outcome = accept(&self.site.pod_uid, held, &desired);
+        if outcome.is_ok() {
+            self.keep(&desired).await;
+            self.mark = Some(mark_of(&desired));
+            self.desired = Some(Arc::new((*desired).clone()));
+            self.operator_heard_at = Some(Instant::now());
+            tracing::info!(generation = desired.generation, "a new desired document");
+            self.handle(Event::Desired(desired));
+        }
         let report = self.view.borrow().report.clone();
         let answered = match outcome {
             Ok(()) => answer.send(Ok(report)),

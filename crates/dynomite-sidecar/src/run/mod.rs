@@ -4,6 +4,8 @@ mod desired_file;
 mod disk;
 mod driver;
 mod engine;
+#[cfg(test)]
+mod fakes;
 mod info;
 mod pace;
 mod sockets;

@@ -1,9 +1,21 @@
-//! What the tests of the driver share.
+//! The driver against a made-up pod that speaks the real protocols.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::shared::{Ports, Site};
+use dynomite_api::contract::{Grant, NodeDesired, NodePhase, ProofKind};
+use dynomite_lifecycle::Refusal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::driver::Driver;
+use super::fakes::Fakes;
+use crate::fixture;
+use crate::shared::{INPUT_QUEUE, Input, Site, View};
+
+/// Longer than anything takes here, also on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A node whose files all lie in `directory`.
 pub(super) fn site_in(directory: &Path) -> Site {
@@ -11,12 +23,130 @@ pub(super) fn site_in(directory: &Path) -> Site {
         run_dir: directory.join("run"),
         data_dir: directory.join("data"),
         tls_dir: directory.join("tls"),
-        listen: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        local: IpAddr::V4(Ipv4Addr::LOCALHOST),
-        ports: Ports::default(),
-        node: "node".to_owned(),
-        pod_uid: "pod".to_owned(),
+        ..fixture::site()
     };
     super::disk::prepare(&site).expect("directories can be made");
     site
+}
+
+/// A node under a running driver.
+struct Node {
+    view: watch::Receiver<View>,
+    inputs: mpsc::Sender<Input>,
+    driver: JoinHandle<()>,
+}
+
+impl Node {
+    fn start(site: &Site) -> Self {
+        let (inputs, heard) = mpsc::channel(INPUT_QUEUE);
+        let driver = Driver::new(Arc::new(site.clone()), heard, &inputs);
+        Self {
+            view: driver.view(),
+            inputs,
+            driver: tokio::spawn(driver.run()),
+        }
+    }
+
+    async fn desire(&self, desired: &NodeDesired) -> Result<NodePhase, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let input = Input::Desired(Box::new(desired.clone()), answer);
+        self.inputs.send(input).await.expect("the driver listens");
+        match answered.await.expect("the driver answers") {
+            Ok(report) => Ok(report.phase),
+            Err(refused) => Err(refused.why),
+        }
+    }
+
+    async fn until(&mut self, what: &str, holds: impl FnMut(&View) -> bool) -> View {
+        let wait = async {
+            let view = self.view.wait_for(holds).await;
+            view.expect("the driver lives").clone()
+        };
+        if let Ok(view) = tokio::time::timeout(PATIENCE, wait).await {
+            return view;
+        }
+        panic!("never: {what}; now {:#?}", self.view.borrow().report)
+    }
+
+    /// The sidecar crashes.
+    async fn crash(self) {
+        self.driver.abort();
+        let _ = self.driver.await;
+    }
+}
+
+fn bootstrap() -> NodeDesired {
+    NodeDesired {
+        grant: Some(Grant::Bootstrap {
+            pod_uid: "uid".to_owned(),
+        }),
+        ..fixture::desired()
+    }
+}
+
+#[tokio::test]
+async fn a_node_lives() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut site = site_in(directory.path());
+    let fakes = Fakes::start(&mut site).await;
+    let mut node = Node::start(&site);
+    let view = node.until("shown", |_| true).await;
+    assert!(!view.started && !view.ready);
+
+    let desired = bootstrap();
+    assert_eq!(node.desire(&desired).await, Ok(NodePhase::Starting));
+    assert!(site.store_conf().exists() && site.engine_conf().exists());
+    let again = node.desire(&desired).await;
+    assert!(
+        matches!(again, Err(Refusal::Generation { .. })),
+        "{again:?}"
+    );
+    let view = node.until("ready", |view| view.ready).await;
+    assert!(view.started && view.donates);
+    assert_eq!(view.report.proof.kind, ProofKind::Bootstrap);
+    assert_eq!(view.store_socket, site.store_socket());
+
+    // Live settings reach the store.
+    let mut desired = desired;
+    desired.generation = 2;
+    desired.store.max_memory_bytes = 1 << 20;
+    node.desire(&desired).await.expect("follows");
+    node.until("set", |_| {
+        fakes.pod().settings.get("maxmemory").map(String::as_str) == Some("1048576")
+    })
+    .await;
+
+    // A new sidecar finds the node as it was.
+    node.crash().await;
+    let mut node = Node::start(&site);
+    let view = node.until("ready again", |view| view.ready).await;
+    assert_eq!(view.report.proof.kind, ProofKind::Bootstrap);
+    assert!(fakes.pod().engine_told.is_empty(), "nobody was disturbed");
+
+    // The store dies: out at once, and back only as a copy of the donor.
+    fakes.kill_store();
+    let view = node.until("out", |view| !view.ready).await;
+    assert!(!view.donates);
+    node.inputs
+        .send(Input::NotReadySeen)
+        .await
+        .expect("the driver listens");
+    let view = node.until("warm", |view| view.ready).await;
+    assert_eq!(view.report.proof.kind, ProofKind::WarmUp);
+    assert_eq!(view.report.store.map(|store| store.keys), Some(3));
+    assert_eq!(
+        fakes.pod().engine_told,
+        ["STANDBY", "WRITES_ONLY", "RESUMING", "NORMAL"]
+    );
+
+    // It leaves, and both processes with it.
+    node.inputs
+        .send(Input::Terminate)
+        .await
+        .expect("the driver listens");
+    tokio::time::timeout(PATIENCE, node.driver)
+        .await
+        .expect("it ends")
+        .expect("in good order");
+    assert!(!fakes.pod().store_runs && !fakes.pod().engine_runs);
 }
