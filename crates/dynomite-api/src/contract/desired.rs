@@ -143,13 +143,15 @@ pub struct Donor {
     rename_all_fields = "camelCase"
 )]
 pub enum Grant {
-    /// The token has never served: an empty store is all there is.
+    /// The token has never served: an empty store is all there is. Once the
+    /// node was told to serve, or has held a key, it opens nothing any more.
     Bootstrap {
         /// The pod this is for.
         pod_uid: String,
     },
     /// What the store has loaded is the best there is: the ring has no second
-    /// rack, or a person has accepted the loss.
+    /// rack, or a person has accepted the loss. Where other racks have the token
+    /// it counts once; it can be given again after a document without it.
     AcceptLocal {
         /// The pod this is for.
         pod_uid: String,

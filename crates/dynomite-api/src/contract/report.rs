@@ -51,7 +51,8 @@ pub struct NodeReport {
     /// The warm-up that is going on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<WarmUpProgress>,
-    /// Settings the node holds that take effect only when a process restarts.
+    /// Settings the node holds that take effect only when a process restarts:
+    /// `dynomite.<key>` and `store.<setting>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart_required: Vec<String>,
 }
@@ -86,7 +87,7 @@ pub enum NodePhase {
     CatchingUp,
     /// Its data is proven and its engine is NORMAL.
     Serving,
-    /// It was told to stay out.
+    /// It was told to stay out; with [`Awaiting::Serve`] it lacks nothing else.
     Held,
     /// It is leaving.
     Draining,
