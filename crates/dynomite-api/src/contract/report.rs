@@ -87,7 +87,7 @@ pub enum NodePhase {
     CatchingUp,
     /// Its data is proven and its engine is NORMAL.
     Serving,
-    /// It was told to stay out; with [`Awaiting::Serve`] it lacks nothing else.
+    /// It was told to stay out.
     Held,
     /// It is leaving.
     Draining,
@@ -126,7 +126,7 @@ pub enum Awaiting {
     Desired,
     /// A donor that answers, or a [`Grant`](super::Grant).
     DonorOrGrant,
-    /// `serve: true`: everything else is done.
+    /// `serve: true`: everything else is done, and the phase is `Held`.
     Serve,
 }
 
