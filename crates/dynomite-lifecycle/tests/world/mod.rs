@@ -31,6 +31,8 @@ pub const STEP_MS: i64 = 50;
 /// Steps after which the rest of the ring has applied a write that this node
 /// got, or refused, when it was made.
 const DONOR_DELAY: u64 = 4;
+/// Steps by which a replica is behind its donor.
+const REPLICA_LAG: usize = 3;
 /// Steps of a first copy.
 const COPY_STEPS: u64 = 5;
 /// Bytes of the replication stream for one write.
@@ -68,6 +70,8 @@ pub struct Ring {
     base: usize,
     coming: VecDeque<(u64, u64)>,
     next: u64,
+    /// How many writes were applied in the last steps, oldest first.
+    lengths: VecDeque<usize>,
 }
 
 pub struct World {
@@ -203,6 +207,7 @@ impl World {
                 base: 0,
                 coming: VecDeque::new(),
                 next: 1,
+                lengths: VecDeque::new(),
             },
             files: None,
             store_slow: false,
@@ -522,7 +527,11 @@ impl World {
     }
 
     fn donor_offset(&self) -> u64 {
-        (self.ring.applied.len() - self.ring.base) as u64 * WRITE_BYTES
+        self.offset_of(self.ring.applied.len())
+    }
+
+    fn offset_of(&self, length: usize) -> u64 {
+        length.saturating_sub(self.ring.base) as u64 * WRITE_BYTES
     }
 
     fn donor_history(&self) -> String {
@@ -530,7 +539,12 @@ impl World {
     }
 
     fn replicate(&mut self) {
-        let (step, offset, history) = (self.step, self.donor_offset(), self.donor_history());
+        self.ring.lengths.push_back(self.ring.applied.len());
+        if self.ring.lengths.len() > REPLICA_LAG {
+            self.ring.lengths.pop_front();
+        }
+        let length = self.ring.lengths.front().copied().unwrap_or_default();
+        let (step, offset, history) = (self.step, self.offset_of(length), self.donor_history());
         let reachable = self.ring.reachable && self.life.donor().is_some();
         let Some(store) = &mut self.store else { return };
         if store.role != StoreRole::Replica {
@@ -542,7 +556,7 @@ impl World {
         }
         let copied_at = *store.copied_at.get_or_insert(step + COPY_STEPS);
         if copied_at <= step {
-            store.has = self.ring.applied.iter().copied().collect();
+            store.has = self.ring.applied[..length].iter().copied().collect();
             store.offset = offset;
             store.history = history;
         }
