@@ -37,6 +37,21 @@ const STORE_RESTART: &[&str] = &[
     "tcp-backlog",
 ];
 
+/// Whether a setting that a node reports as waiting for a restart is one whose
+/// change makes a pod of another revision: the change was asked for with its
+/// restart. Such a pod is new and came up with what its volume remembered.
+pub(crate) fn restart_is_decided(reported: &str) -> bool {
+    match reported.split_once('.') {
+        Some(("dynomite", _)) => true,
+        Some(("store", key)) => is_read_at_start(key),
+        _ => false,
+    }
+}
+
+fn is_read_at_start(key: &str) -> bool {
+    STORE_RESTART.contains(&key.to_ascii_lowercase().as_str())
+}
+
 /// Everything whose change makes a pod of another revision.
 #[derive(Serialize)]
 struct NeedsRestart<'a> {
@@ -54,7 +69,7 @@ pub(crate) fn restart_digest(cluster: &Cluster) -> String {
         engine: &cluster.engine.settings,
         store: store
             .iter()
-            .filter(|(key, _)| STORE_RESTART.contains(&key.to_ascii_lowercase().as_str()))
+            .filter(|(key, _)| is_read_at_start(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
     })

@@ -4,7 +4,8 @@ use dynomite_lifecycle::{Event, ProcessEvent, ProcessName};
 use dynomite_planner::{Cluster, KubernetesNode, Seen};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod, PodCondition, PodStatus,
+    ContainerState, ContainerStateRunning, ContainerStatus, PersistentVolumeClaim,
+    PersistentVolumeClaimStatus, Pod, PodCondition, PodStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
@@ -42,8 +43,17 @@ impl World {
     }
 
     fn run_controller(&mut self) {
-        let sets: Vec<StatefulSet> = self.server.objects.stateful_sets.values().cloned().collect();
-        let uids: Vec<String> = sets.iter().filter_map(|set| set.metadata.uid.clone()).collect();
+        let sets: Vec<StatefulSet> = self
+            .server
+            .objects
+            .stateful_sets
+            .values()
+            .cloned()
+            .collect();
+        let uids: Vec<String> = sets
+            .iter()
+            .filter_map(|set| set.metadata.uid.clone())
+            .collect();
         for set in sets {
             self.run_set(&set);
         }
@@ -86,7 +96,9 @@ impl World {
         let observed = set.status.as_ref().and_then(|s| s.observed_generation);
         let revision = if observed == set.metadata.generation {
             let status = set.status.as_ref();
-            status.and_then(|s| s.update_revision.clone()).unwrap_or_default()
+            status
+                .and_then(|s| s.update_revision.clone())
+                .unwrap_or_default()
         } else {
             let revision = revision_of(set);
             let version = self.server.bump();
@@ -171,11 +183,16 @@ impl World {
 
     /// Scheduler and kubelet for one pod.
     fn attend(&mut self, name: &str) {
-        let Some(seat) = self.seats.get(name) else { return };
+        let Some(seat) = self.seats.get(name) else {
+            return;
+        };
         let (starts_at, probe_at) = (seat.starts_at, seat.probe_at);
-        let leaving = self.server.objects.pods.get(name).is_some_and(|pod| {
-            pod.metadata.deletion_timestamp.is_some()
-        });
+        let leaving = self
+            .server
+            .objects
+            .pods
+            .get(name)
+            .is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
         if !self.nodes.contains_key(name) {
             if leaving {
                 self.remove_pod(name);
@@ -206,7 +223,11 @@ impl World {
         };
         self.addresses += 1;
         let address = format!("10.0.{}.{}", self.addresses / 250, self.addresses % 250 + 1);
-        let persistent = self.server.objects.claims.contains_key(&Cluster::claim_name(name));
+        let persistent = self
+            .server
+            .objects
+            .claims
+            .contains_key(&Cluster::claim_name(name));
         let disk = if persistent {
             self.disks.get(name).cloned().unwrap_or_default()
         } else {
@@ -232,7 +253,10 @@ impl World {
             pod.status = Some(PodStatus {
                 phase: Some("Running".to_owned()),
                 pod_ip: Some(address),
-                conditions: Some(vec![condition("PodScheduled", true), condition("Ready", false)]),
+                conditions: Some(vec![
+                    condition("PodScheduled", true),
+                    condition("Ready", false),
+                ]),
                 ..PodStatus::default()
             });
         }
@@ -264,34 +288,51 @@ impl World {
         }
     }
 
-    /// Writes a pod's conditions if they differ.
+    /// Writes a pod's conditions, and which containers run, if they differ.
     fn write_conditions(&mut self, name: &str, conditions: Vec<PodCondition>) {
+        let containers = self.nodes.get(name).map(|node| {
+            let both = ["store", "dynomite"].iter().zip(node.launchers);
+            both.map(|(name, runs)| container(name, runs)).collect()
+        });
         let seen = self.server.objects.pods.get(name);
-        let held = seen.and_then(|pod| pod.status.as_ref()?.conditions.clone());
-        if held.as_ref() == Some(&conditions) {
+        let Some(status) = seen.and_then(|pod| pod.status.as_ref()) else {
+            return;
+        };
+        if status.conditions.as_ref() == Some(&conditions)
+            && status.container_statuses == containers
+        {
             return;
         }
         let version = self.server.bump();
         if let Some(pod) = self.server.objects.pods.get_mut(name) {
             pod.metadata.resource_version = Some(version);
-            pod.status.get_or_insert_default().conditions = Some(conditions);
+            let status = pod.status.get_or_insert_default();
+            status.conditions = Some(conditions);
+            status.container_statuses = containers;
         }
     }
 
     fn probe(&mut self, name: &str) {
         let now = self.now;
-        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
         let ready = node.is_ready() && node.launchers == [true, true];
         if !ready && node.life.is_some() {
             node.send(now, Event::NotReadySeen);
         }
-        self.write_conditions(name, vec![condition("PodScheduled", true), condition("Ready", ready)]);
+        self.write_conditions(
+            name,
+            vec![condition("PodScheduled", true), condition("Ready", ready)],
+        );
     }
 
     /// Ends a pod's containers; whether the pod is gone.
     fn end_gracefully(&mut self, name: &str) -> bool {
         let now = self.now;
-        let Some(node) = self.nodes.get_mut(name) else { return false };
+        let Some(node) = self.nodes.get_mut(name) else {
+            return false;
+        };
         let since = match node.terminating {
             Some(since) => since,
             None => {
@@ -336,12 +377,28 @@ fn condition(kind: &str, holds: bool) -> PodCondition {
     }
 }
 
+fn container(name: &str, runs: bool) -> ContainerStatus {
+    ContainerStatus {
+        name: name.to_owned(),
+        ready: runs,
+        state: Some(ContainerState {
+            running: runs.then(ContainerStateRunning::default),
+            ..ContainerState::default()
+        }),
+        ..ContainerStatus::default()
+    }
+}
+
 /// A name for what a StatefulSet's pods are made from.
 fn revision_of(set: &StatefulSet) -> String {
-    let text = set.spec.as_ref().and_then(|spec| serde_json::to_string(&spec.template).ok());
+    let text = set
+        .spec
+        .as_ref()
+        .and_then(|spec| serde_json::to_string(&spec.template).ok());
     // A sum of the text by which the seeds of other things are spread too.
     let sum = text.unwrap_or_default().bytes().fold(0_u64, |sum, byte| {
-        sum.wrapping_mul(1_099_511_628_211).wrapping_add(u64::from(byte))
+        sum.wrapping_mul(1_099_511_628_211)
+            .wrapping_add(u64::from(byte))
     });
     format!("{:x}", Random::new(sum).between(0, u64::MAX - 1))
 }

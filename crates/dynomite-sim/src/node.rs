@@ -322,7 +322,10 @@ impl Node {
     fn launcher_speaks(&mut self, now: u64, name: ProcessName) {
         let started = self.started(name);
         let running = started.is_some();
-        self.send(now, Event::Process(name, ProcessEvent::LauncherUp { running }));
+        self.send(
+            now,
+            Event::Process(name, ProcessEvent::LauncherUp { running }),
+        );
         if let Some(started) = started {
             self.send(now, started);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use dynomite_api::contract::NodeReport;
 use dynomite_api::crd::DynomiteCluster;
 use dynomite_planner::{
     Action, Cluster, Failure, Kind, Observed, Outcome, Plan, Seen, plan, status,
@@ -16,6 +17,8 @@ use crate::world::{World, defaults};
 const KEEP_MS: u64 = 250;
 /// How long an operator that crashed is away, milliseconds.
 const AWAY_MS: u64 = 2000;
+/// A pass that would see nothing new is left out for so long, milliseconds.
+const UNCHANGED_MS: u64 = 2000;
 
 /// The operator.
 #[derive(Default)]
@@ -30,11 +33,15 @@ pub struct Operator {
     pub actions: usize,
     /// Passes in a row with nothing to do, nothing to wait for, and no new status.
     pub quiet: u32,
+    /// Whether an action of the last pass failed.
+    pub failed: bool,
     /// How many passes it has made.
     pub passes: u64,
     /// What it planned last.
     pub last: Plan,
     history: VecDeque<(u64, Observed, DynomiteCluster)>,
+    /// What the last pass has seen, and when it was.
+    seen: (u64, u64, Vec<(String, Option<NodeReport>)>),
 }
 
 impl Operator {
@@ -43,8 +50,25 @@ impl Operator {
         let actions = self.last.actions.iter().map(|p| p.action.target());
         let waits = self.last.waits.iter().map(|w| w.wait.message());
         let all: Vec<String> = actions.chain(waits).collect();
-        if all.is_empty() { "nothing to do".to_owned() } else { all.join("; ") }
+        if all.is_empty() {
+            "nothing to do".to_owned()
+        } else {
+            all.join("; ")
+        }
     }
+}
+
+/// A report without what moves all the time and changes no decision.
+fn without_counters(mut report: NodeReport) -> NodeReport {
+    report.at = Timestamp::UNIX_EPOCH;
+    if let Some(store) = &mut report.store {
+        store.keys = 0;
+        store.replication_offset = 0;
+    }
+    if let Some(copy) = &mut report.warm_up {
+        copy.lag_bytes = None;
+    }
+    report
 }
 
 /// What a pass sees.
@@ -61,16 +85,25 @@ impl World {
         if self.now < self.operator.pass_at {
             return;
         }
-        let view = self.observe();
         let settled = self.operator.quiet >= 2;
-        let pause = if settled { 1000 } else { self.random.between(250, 450) };
+        let pause = if settled {
+            1000
+        } else {
+            self.random.between(250, 450)
+        };
         self.operator.pass_at = self.now + pause;
+        let news = self.sees_news();
+        if !news {
+            return;
+        }
+        let view = self.observe();
         self.operator.passes += 1;
         let now = moment(self.now);
         let cluster = match Cluster::new(&view.resource, &defaults()) {
             Ok(cluster) => cluster,
             Err(violations) => {
-                self.oracle.fail(format!("the resource is refused: {violations}"));
+                self.oracle
+                    .fail(format!("the resource is refused: {violations}"));
                 return;
             }
         };
@@ -79,19 +112,51 @@ impl World {
             self.disrupt_more(&mut plan, &view.observed);
         }
         self.check_plan(&cluster, &view.observed, &plan);
-        let Some(outcome) = self.apply(&view.observed, &plan) else { return };
+        let Some(outcome) = self.apply(&view.observed, &plan) else {
+            return;
+        };
+        self.operator.failed = !outcome.failures.is_empty();
         self.publish(&cluster, &view, &plan, &outcome, now);
         self.operator.last = plan;
+    }
+
+    /// Whether anything has changed since the last pass. A pass decides the same
+    /// from the same, so it is left out, but not for long.
+    fn sees_news(&mut self) -> bool {
+        let now = self.now;
+        let mute = &self.operator.mute;
+        let said = self.nodes.values_mut().map(|node| {
+            let heard = !mute.contains_key(&node.name);
+            let report = if heard { node.report(now) } else { None };
+            (node.address.clone(), report.map(without_counters))
+        });
+        let said: Vec<_> = said.collect();
+        let (at, version, before) = &self.operator.seen;
+        let same = *version == self.server.version && *before == said;
+        let leaves_out =
+            self.config.stale_ms == 0 && self.operator.quiet != 1 && !self.operator.failed;
+        if same && leaves_out && now < at + UNCHANGED_MS {
+            return false;
+        }
+        self.operator.seen = (now, self.server.version, said);
+        true
     }
 
     fn keep_history(&mut self) {
         if self.config.stale_ms == 0 || !self.now.is_multiple_of(KEEP_MS) {
             return;
         }
-        let seen = (self.now, self.server.objects.clone(), self.server.resource.clone());
+        let seen = (
+            self.now,
+            self.server.objects.clone(),
+            self.server.resource.clone(),
+        );
         let history = &mut self.operator.history;
         history.push_back(seen);
-        while history.front().is_some_and(|(at, ..)| at + self.config.stale_ms < self.now) {
+        while history
+            .front()
+            .is_some_and(|(at, ..)| at + self.config.stale_ms < self.now)
+        {
             history.pop_front();
         }
     }
@@ -106,7 +171,11 @@ impl World {
         };
         let stale = self.config.stale_ms > 0 && self.random.one_in(3);
         let pick = self.random.below(self.operator.history.len() as u64);
-        let old = self.operator.history.get(usize::try_from(pick).unwrap_or(0)).cloned();
+        let old = self
+            .operator
+            .history
+            .get(usize::try_from(pick).unwrap_or(0))
+            .cloned();
         if let (true, Some((_, old, resource))) = (stale, old) {
             view.fresh = false;
             // Each kind has a watch of its own: any of them may lag.
@@ -161,7 +230,9 @@ impl World {
             .filter_map(|(name, pod)| Some((name.clone(), pod.status.as_ref()?.pod_ip.clone()?)))
             .collect();
         for (name, address) in pods {
-            let answer = self.at_address(&address).filter(|node| !self.operator.mute.contains_key(node));
+            let answer = self
+                .at_address(&address)
+                .filter(|node| !self.operator.mute.contains_key(node));
             let report = answer
                 .and_then(|node| self.nodes.get_mut(&node))
                 .and_then(|node| node.report(now));
@@ -176,7 +247,9 @@ impl World {
     /// The node at an address.
     fn at_address(&self, address: &str) -> Option<String> {
         let mut nodes = self.nodes.values();
-        nodes.find(|node| node.address == address).map(|node| node.name.clone())
+        nodes
+            .find(|node| node.address == address)
+            .map(|node| node.name.clone())
     }
 
     /// Carries out the plan; `None` when the operator died on the way.
@@ -187,7 +260,9 @@ impl World {
         for planned in &plan.actions {
             let target = planned.action.target();
             let result = match &planned.action {
-                Action::Assign { address, desired, .. } => self.assign(address, desired),
+                Action::Assign {
+                    address, desired, ..
+                } => self.assign(address, desired),
                 action => {
                     self.check_disruption(action);
                     let result = self.server.act(now, action, &seen);
@@ -220,6 +295,7 @@ impl World {
         self.say("operator: dies");
         self.operator.pass_at = self.now + away_ms;
         self.operator.quiet = 0;
+        self.operator.seen = (0, 0, Vec::new());
     }
 
     /// Hands a document to whoever is at the address. `Err` says whether it is
@@ -231,7 +307,9 @@ impl World {
     ) -> Result<(), (bool, &'static str)> {
         let now = self.now;
         let unreachable = Err((false, "NodeUnreachable"));
-        let Some(name) = self.at_address(address) else { return unreachable };
+        let Some(name) = self.at_address(address) else {
+            return unreachable;
+        };
         if self.operator.mute.contains_key(&name) {
             return unreachable;
         }
@@ -281,9 +359,19 @@ impl World {
         let first = plan.actions.iter().find(|p| p.action.disrupts()).cloned();
         let Some(mut planned) = first else { return };
         let target = planned.action.target();
-        let other = observed.pods.iter().find(|(name, _)| !target.ends_with(name.as_str()));
-        if let (Action::Delete { name, uid, resource_version, .. }, Some((pod, seen))) =
-            (&mut planned.action, other)
+        let other = observed
+            .pods
+            .iter()
+            .find(|(name, _)| !target.ends_with(name.as_str()));
+        if let (
+            Action::Delete {
+                name,
+                uid,
+                resource_version,
+                ..
+            },
+            Some((pod, seen)),
+        ) = (&mut planned.action, other)
         {
             name.clone_from(pod);
             *uid = seen.metadata.uid.clone().unwrap_or_default();
@@ -302,6 +390,9 @@ fn shown(observed: &Observed) -> BTreeMap<(Kind, String), ()> {
     add(Kind::StatefulSet, observed.stateful_sets.keys().collect());
     add(Kind::Service, observed.services.keys().collect());
     add(Kind::ConfigMap, observed.config_maps.keys().collect());
-    add(Kind::PodDisruptionBudget, observed.pod_disruption_budgets.keys().collect());
+    add(
+        Kind::PodDisruptionBudget,
+        observed.pod_disruption_budgets.keys().collect(),
+    );
     seen
 }

@@ -102,14 +102,24 @@ impl World {
             }
             let record = node.disk.record.proof.as_ref();
             let run_id = node.store.as_ref().map(|store| store.run_id.as_str());
-            let engine = node.engine.as_ref().map(|engine| engine.incarnation.as_str());
+            let engine = node
+                .engine
+                .as_ref()
+                .map(|engine| engine.incarnation.as_str());
             let of_these = record.is_some_and(|proof| {
                 Some(proof.run_id.as_str()) == run_id && Some(proof.engine.as_str()) == engine
             });
             if !of_these {
-                return Some(format!("{name} is ready and its proof is of another incarnation"));
+                return Some(format!(
+                    "{name} is ready and its proof is of another incarnation"
+                ));
             }
-            if !node.disk.desired.as_ref().is_some_and(|desired| desired.serve) {
+            if !node
+                .disk
+                .desired
+                .as_ref()
+                .is_some_and(|desired| desired.serve)
+            {
                 return Some(format!("{name} is ready and was not told to serve"));
             }
         }
@@ -170,10 +180,16 @@ impl World {
     pub(crate) fn check_plan(&mut self, cluster: &Cluster, observed: &Observed, plan: &Plan) {
         let disruptive = plan.actions.iter().filter(|p| p.action.disrupts()).count();
         if disruptive > 1 && !cluster.deleting {
-            self.oracle.fail(format!("{disruptive} disruptions in one plan"));
+            self.oracle
+                .fail(format!("{disruptive} disruptions in one plan"));
         }
         for planned in &plan.actions {
-            if let Action::Delete { kind, name, uid, resource_version } = &planned.action
+            if let Action::Delete {
+                kind,
+                name,
+                uid,
+                resource_version,
+            } = &planned.action
                 && (uid.is_empty() || (*kind == Kind::Pod && resource_version.is_none()))
             {
                 let what = format!("{name} is to be deleted without saying which");
@@ -182,15 +198,30 @@ impl World {
         }
         let ring = Ring::new(cluster, observed);
         let idle = plan.actions.is_empty() && plan.waits.is_empty();
-        if let Some(node) = ring.nodes.iter().find(|node| !node.ready()).filter(|_| idle) {
-            let what = format!("{} is not ready, and nobody acts or waits: {}", node.name, node.lacks());
+        if let Some(node) = ring
+            .nodes
+            .iter()
+            .find(|node| !node.ready())
+            .filter(|_| idle)
+        {
+            let what = format!(
+                "{} is not ready, and nobody acts or waits: {}",
+                node.name,
+                node.lacks()
+            );
             self.oracle.fail(what);
         }
     }
 
     /// What must hold when the operator takes a node out.
     pub(crate) fn check_disruption(&mut self, action: &Action) {
-        let Action::Delete { kind: Kind::Pod, name, uid, resource_version } = action else {
+        let Action::Delete {
+            kind: Kind::Pod,
+            name,
+            uid,
+            resource_version,
+        } = action
+        else {
             return;
         };
         let seen = self.server.objects.pods.get(name);
@@ -198,8 +229,15 @@ impl World {
             pod.metadata.uid.as_ref() == Some(uid)
                 && pod.metadata.resource_version == *resource_version
         });
-        let Some(node) = self.nodes.get(name).filter(|_| meets) else { return };
-        let began = |node: &Node| node.disk.desired.as_ref().is_some_and(|desired| desired.serve);
+        let Some(node) = self.nodes.get(name).filter(|_| meets) else {
+            return;
+        };
+        let began = |node: &Node| {
+            node.disk
+                .desired
+                .as_ref()
+                .is_some_and(|desired| desired.serve)
+        };
         if !self.nodes.values().any(began) || !(node.is_ready() || node.is_proven(self.now)) {
             return;
         }
@@ -215,7 +253,9 @@ impl World {
             what.push(format!("{name} is taken out while {other} is down"));
         }
         if let Some(other) = self.oracle.taken.first().filter(|other| *other != name) {
-            what.push(format!("{name} is taken out while {other}, taken out before, is not back"));
+            what.push(format!(
+                "{name} is taken out while {other}, taken out before, is not back"
+            ));
         }
         self.oracle.taken.insert(name.clone());
         for what in what {
@@ -225,7 +265,11 @@ impl World {
 
     /// What must hold of a document that a node has taken.
     pub(crate) fn check_document(&mut self, name: &str, given: &NodeDesired) {
-        let token = *self.oracle.tokens.entry(name.to_owned()).or_insert(given.node.token);
+        let token = *self
+            .oracle
+            .tokens
+            .entry(name.to_owned())
+            .or_insert(given.node.token);
         if token != given.node.token {
             let what = format!("{name} had token {token} and gets {}", given.node.token);
             self.oracle.fail(what);
@@ -236,11 +280,15 @@ impl World {
         // A pod without a volume remembers no document of its predecessor.
         let back = |old: &(i64, String, u64)| new.0 < old.0 || (new.1 == old.1 && new.2 <= old.2);
         if let Some(old) = old.filter(back) {
-            self.oracle.fail(format!("{name} is moved back from {old:?} to {new:?}"));
+            self.oracle
+                .fail(format!("{name} is moved back from {old:?} to {new:?}"));
         }
         let said = self.oracle.settings.get(&given.cluster_generation);
         if said != Some(&given.engine.settings) {
-            let what = format!("{name} gets settings that generation {} does not have", new.0);
+            let what = format!(
+                "{name} gets settings that generation {} does not have",
+                new.0
+            );
             self.oracle.fail(what);
         }
     }
@@ -261,7 +309,11 @@ impl World {
         if made.plan.len() < PLAN_LIMIT
             && let Some(wait) = plan.waits.iter().find(|w| !told(w.wait.reason()))
         {
-            let what = format!("status does not tell of {}: {}", wait.wait.reason(), wait.wait.message());
+            let what = format!(
+                "status does not tell of {}: {}",
+                wait.wait.reason(),
+                wait.wait.message()
+            );
             self.oracle.fail(what);
         }
         let ready = made.conditions.iter().find(|c| c.type_ == "Ready");
@@ -275,11 +327,16 @@ impl World {
         }
         let failed = !outcome.failures.is_empty();
         if ready.status == "True" && failed {
-            self.oracle.fail("Ready is True although an action failed".to_owned());
+            self.oracle
+                .fail("Ready is True although an action failed".to_owned());
         }
-        let all = observed.pods.keys().all(|name| self.nodes.get(name).is_some_and(Node::is_ready));
+        let all = observed
+            .pods
+            .keys()
+            .all(|name| self.nodes.get(name).is_some_and(Node::is_ready));
         if ready.status == "True" && fresh && !all {
-            self.oracle.fail("Ready is True although a node is not ready".to_owned());
+            self.oracle
+                .fail("Ready is True although a node is not ready".to_owned());
         }
     }
 }

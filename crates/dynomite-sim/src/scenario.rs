@@ -99,7 +99,11 @@ impl fmt::Display for Broken {
         for line in &self.log[begin..] {
             writeln!(f, "{line}")?;
         }
-        writeln!(f, "{} with seed {}: {}", self.scenario, self.seed, self.what)?;
+        writeln!(
+            f,
+            "{} with seed {}: {}",
+            self.scenario, self.seed, self.what
+        )?;
         write!(
             f,
             "again: DYNOMITE_SIM_SEED={} cargo test -p dynomite-sim {}",
@@ -130,7 +134,11 @@ fn tell(
         Ok(()) => Ok(Told {
             end: world.end_state(),
             took_ms: world.now,
-            writes: (world.writes.all.len(), world.writes.given_up, world.writes.gap),
+            writes: (
+                world.writes.all.len(),
+                world.writes.given_up,
+                world.writes.gap,
+            ),
             actions: world.operator.actions,
             log: world.log,
         }),
@@ -237,12 +245,20 @@ impl World {
     /// Something dies.
     fn kill_something(&mut self) {
         let names: Vec<String> = self.nodes.keys().cloned().collect();
-        let Some(name) = self.random.pick(&names).cloned() else { return };
+        let Some(name) = self.random.pick(&names).cloned() else {
+            return;
+        };
         let now = self.now;
         let back = now + self.random.between(100, 3000);
-        let process = if self.random.one_in(2) { ProcessName::Store } else { ProcessName::Engine };
+        let process = if self.random.one_in(2) {
+            ProcessName::Store
+        } else {
+            ProcessName::Engine
+        };
         let what = self.random.below(9);
-        let Some(node) = self.nodes.get_mut(&name) else { return };
+        let Some(node) = self.nodes.get_mut(&name) else {
+            return;
+        };
         let words = match what {
             0..=3 => {
                 node.kill(now, process);
@@ -272,7 +288,10 @@ impl World {
         let names: Vec<String> = self.declared().into_iter().collect();
         if let Some(name) = self.random.pick(&names).cloned() {
             let until = self.now + self.random.between(1000, 20_000);
-            self.say(format!("{name} cannot be asked for {} ms", until - self.now));
+            self.say(format!(
+                "{name} cannot be asked for {} ms",
+                until - self.now
+            ));
             self.operator.mute.insert(name, until);
         }
     }
@@ -425,7 +444,9 @@ fn all_replicas_lost(world: &mut World) -> Result<(), String> {
         let status = world.server.resource.status.as_ref();
         status.is_some_and(|status| {
             let conditions = status.conditions.iter();
-            conditions.clone().any(|c| c.type_ == "Stalled" && c.status == "True")
+            conditions
+                .clone()
+                .any(|c| c.type_ == "Stalled" && c.status == "True")
         })
     })?;
     world.steps(10_000)?;

@@ -71,17 +71,35 @@ impl Server {
         match object.clone() {
             Object::Service(mut new) => {
                 let old = o.services.get(&name);
-                stamp(&mut new.metadata, old.map(|o| &o.metadata), uid, version, now);
+                stamp(
+                    &mut new.metadata,
+                    old.map(|o| &o.metadata),
+                    uid,
+                    version,
+                    now,
+                );
                 o.services.insert(name, new);
             }
             Object::ConfigMap(mut new) => {
                 let old = o.config_maps.get(&name);
-                stamp(&mut new.metadata, old.map(|o| &o.metadata), uid, version, now);
+                stamp(
+                    &mut new.metadata,
+                    old.map(|o| &o.metadata),
+                    uid,
+                    version,
+                    now,
+                );
                 o.config_maps.insert(name, new);
             }
             Object::PodDisruptionBudget(mut new) => {
                 let old = o.pod_disruption_budgets.get(&name);
-                stamp(&mut new.metadata, old.map(|o| &o.metadata), uid, version, now);
+                stamp(
+                    &mut new.metadata,
+                    old.map(|o| &o.metadata),
+                    uid,
+                    version,
+                    now,
+                );
                 o.pod_disruption_budgets.insert(name, new);
             }
             Object::StatefulSet(mut new) => {
@@ -93,7 +111,13 @@ impl Server {
                         old.metadata.generation.unwrap_or(1) + i64::from(moved)
                     }
                 };
-                stamp(&mut new.metadata, old.map(|o| &o.metadata), uid, version, now);
+                stamp(
+                    &mut new.metadata,
+                    old.map(|o| &o.metadata),
+                    uid,
+                    version,
+                    now,
+                );
                 new.metadata.generation = Some(generation);
                 new.status = old.and_then(|old| old.status.clone());
                 o.stateful_sets.insert(name, new);
@@ -104,7 +128,11 @@ impl Server {
                     return Err(Refused::Conflict);
                 }
                 let marks = new.metadata.annotations.unwrap_or_default();
-                claim.metadata.annotations.get_or_insert_default().extend(marks);
+                claim
+                    .metadata
+                    .annotations
+                    .get_or_insert_default()
+                    .extend(marks);
                 claim.metadata.resource_version = Some(version);
                 claim.spec = new.spec;
             }

@@ -165,7 +165,8 @@ impl World {
     pub fn say(&mut self, line: impl AsRef<str>) {
         if self.log.len() < LOG_LIMIT {
             let (seconds, rest) = (self.now / 1000, self.now % 1000);
-            self.log.push(format!("{seconds:4}.{rest:03}  {}", line.as_ref()));
+            self.log
+                .push(format!("{seconds:4}.{rest:03}  {}", line.as_ref()));
         }
     }
 
@@ -240,7 +241,9 @@ impl World {
     /// One step of a node's life.
     fn live(&mut self, name: &str) {
         let now = self.now;
-        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
         node.come_back(now);
         for (id, order) in node.due_orders(now) {
             let event = if order == Order::ReadDonor {
@@ -301,11 +304,17 @@ impl World {
         if !replica.is_some_and(|store| store.role == StoreRole::Replica) {
             return;
         }
-        let held = replica.and_then(|store| store.link.as_ref()).map(|link| link.run_id.clone());
-        let found = self.reach_donor(name).map(|(donor, peer)| (donor, peer.store.clone()));
+        let held = replica
+            .and_then(|store| store.link.as_ref())
+            .map(|link| link.run_id.clone());
+        let found = self
+            .reach_donor(name)
+            .map(|(donor, peer)| (donor, peer.store.clone()));
         let writes = usize::try_from(self.random.between(1, STREAM_WRITES)).unwrap_or(1);
         let pause = self.random.between(100, 900);
-        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
         let Some(store) = &mut node.store else { return };
         match found {
             Ok((_, Some(donor))) if held.as_ref() == Some(&donor.run_id) => {
@@ -336,11 +345,15 @@ impl World {
     /// The engine asks its sidecar for the addresses of its peers.
     fn read_seeds(&mut self, name: &str) {
         let now = self.now;
-        let Some(node) = self.nodes.get(name) else { return };
+        let Some(node) = self.nodes.get(name) else {
+            return;
+        };
         if node.life.is_none() || node.engine.is_none() || now < node.seeds_at {
             return;
         }
-        let Some(desired) = &node.disk.desired else { return };
+        let Some(desired) = &node.disk.desired else {
+            return;
+        };
         let fresh = node.heard_at.is_some_and(|at| now - at < OPERATOR_FRESH_MS);
         let mut peers = BTreeMap::new();
         for peer in &desired.peers {
@@ -369,8 +382,12 @@ impl World {
             .filter(|node| node.reads() && self.in_endpoints(&node.name))
             .map(|node| node.name.clone())
             .collect();
-        let Some(name) = self.random.pick(&open).cloned() else { return };
-        let Some(node) = self.nodes.get(&name) else { return };
+        let Some(name) = self.random.pick(&open).cloned() else {
+            return;
+        };
+        let Some(node) = self.nodes.get(&name) else {
+            return;
+        };
         let (Some(desired), Some(engine)) = (&node.disk.desired, &node.engine) else {
             return;
         };
@@ -379,7 +396,9 @@ impl World {
         tokens.push(own.token);
         tokens.sort_unstable();
         tokens.dedup();
-        let Some(token) = self.random.pick(&tokens).copied() else { return };
+        let Some(token) = self.random.pick(&tokens).copied() else {
+            return;
+        };
         let mut owners: Vec<(String, String)> = desired
             .peers
             .iter()
@@ -394,7 +413,10 @@ impl World {
         let counts = owners.iter().find(|(_, rack)| one && *rack == own.rack);
         let unaddressed = owners.iter().any(|(owner, _)| {
             let takes = self.nodes.get(owner).filter(|other| {
-                other.engine.as_ref().is_some_and(crate::processes::Engine::is_open)
+                other
+                    .engine
+                    .as_ref()
+                    .is_some_and(crate::processes::Engine::is_open)
             });
             let known = node.peers.get(owner);
             *owner != name && takes.is_some_and(|other| known != Some(&other.address))
@@ -430,11 +452,14 @@ impl World {
 
     /// Whether the Service sends clients to a pod.
     pub fn in_endpoints(&self, pod: &str) -> bool {
-        let Some(pod) = self.server.objects.pods.get(pod) else { return false };
+        let Some(pod) = self.server.objects.pods.get(pod) else {
+            return false;
+        };
         let status = pod.status.as_ref();
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let ready = conditions.is_some_and(|list| {
-            list.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            list.iter()
+                .any(|c| c.type_ == "Ready" && c.status == "True")
         });
         ready && pod.metadata.deletion_timestamp.is_none()
     }
@@ -464,13 +489,17 @@ impl World {
     /// An engine passes a write to its store.
     fn to_store(&mut self, name: &str, write: usize) {
         let now = self.now;
-        let Some(node) = self.nodes.get_mut(name) else { return };
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
         let exposed = node.exposed;
         let applied = node
             .store
             .as_mut()
             .is_some_and(|store| exposed && store.apply(write, now));
-        let Some(entry) = self.writes.all.get(write) else { return };
+        let Some(entry) = self.writes.all.get(write) else {
+            return;
+        };
         let coordinator = self.nodes.get(&entry.coordinator.0);
         let engine = coordinator.and_then(|node| node.engine.as_ref());
         let alive = engine.is_some_and(|engine| engine.incarnation == entry.coordinator.1);
@@ -481,7 +510,10 @@ impl World {
 
     fn flush(&mut self, name: &str) {
         let now = self.now;
-        let engine = self.nodes.get_mut(name).and_then(|node| node.engine.as_mut());
+        let engine = self
+            .nodes
+            .get_mut(name)
+            .and_then(|node| node.engine.as_mut());
         let Some(engine) = engine else { return };
         for write in engine.flush(now) {
             self.to_store(name, write);
@@ -499,16 +531,19 @@ impl World {
 
     /// Whether every declared node is ready, by its own word and by Kubernetes'.
     pub fn all_ready(&self) -> bool {
-        self.declared().iter().all(|name| {
-            self.in_endpoints(name) && self.nodes.get(name).is_some_and(Node::is_ready)
-        })
+        self.declared()
+            .iter()
+            .all(|name| self.in_endpoints(name) && self.nodes.get(name).is_some_and(Node::is_ready))
     }
 
     /// Why the world has not settled, in words.
     pub fn lacks(&self) -> String {
         let mut words = Vec::new();
         for name in self.declared() {
-            let outline = self.nodes.get(&name).and_then(|node| node.outline(self.now));
+            let outline = self
+                .nodes
+                .get(&name)
+                .and_then(|node| node.outline(self.now));
             match outline {
                 None => words.push(format!("{name} does not run")),
                 Some(outline) if !self.nodes[&name].is_ready() => words.push(format!(

@@ -8,6 +8,7 @@ use super::{Pass, Step, delete_seen};
 use crate::plan::{Action, EventKind, Kind};
 use crate::ring::Node;
 use crate::safety;
+use crate::settings;
 use crate::wait::Wait;
 
 /// The label in which the `StatefulSet` controller writes a pod's revision.
@@ -75,7 +76,18 @@ fn is_outdated(node: &Node<'_>, revision: &str) -> bool {
         return false;
     };
     let label = pod.metadata.labels.as_ref().and_then(|l| l.get(REVISION));
-    label.is_some_and(|label| label != revision)
+    label.is_some_and(|label| label != revision) || runs_older_settings(node)
+}
+
+/// Whether a pod of the newest revision runs with older settings: it came up
+/// with the document on its volume, before it was told the newest.
+fn runs_older_settings(node: &Node<'_>) -> bool {
+    node.report.as_ref().is_ok_and(|report| {
+        // Of what does not run, the report knows how it last ran, in an earlier pod.
+        let runs = report.store_process.running && report.engine_process.running;
+        let mut names = report.restart_required.iter();
+        runs && names.any(|name| settings::restart_is_decided(name))
+    })
 }
 
 /// Whether a pod can be replaced without a loss to anyone: it is not ready, it
@@ -137,6 +149,7 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
+    use crate::observed::Seen;
     use crate::plan::StepName;
     use crate::world::{World, resource, targets};
 
@@ -338,6 +351,30 @@ mod tests {
             assert!(!plan.actions.iter().any(|p| p.action.disrupts()));
         }
         assert!(world.reasons().contains(&"NoProvenReplica"));
+    }
+
+    #[test]
+    fn a_new_pod_that_came_up_with_older_settings_is_replaced() {
+        for (name, runs, goes) in [
+            ("dynomite.max_msgs", true, true),
+            ("store.databases", true, true),
+            ("store.maxmemory-samples", true, false),
+            ("dynomite.max_msgs", false, false),
+        ] {
+            let mut world = World::settled(3, 1);
+            let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-b-0") else {
+                panic!("it was heard");
+            };
+            report.restart_required = vec![name.to_owned()];
+            report.store_process.running = true;
+            report.engine_process.running = runs;
+            let gone = targets(&world.plan(), StepName::Roll);
+            assert_eq!(
+                gone.contains(&"Pod ring-b-0".to_owned()),
+                goes,
+                "{name} {runs}"
+            );
+        }
     }
 
     #[test]

@@ -88,7 +88,8 @@ fn progress(pass: &Pass<'_>, node: &Node<'_>, step: &mut Step) {
     }
     let name = node.name.clone();
     let Ok(report) = &node.report else {
-        if node.address().is_none() {
+        // Nobody asks a pod that leaves for its report, and nobody waits for it elsewhere.
+        if node.address().is_none() || node.terminating() {
             step.wait(Wait::Starting {
                 node: name,
                 message: node.lacks(),
@@ -460,6 +461,24 @@ mod tests {
             .reports
             .insert("ring-c-0".to_owned(), unknown);
         assert!(!world.waits().iter().any(Wait::stalls));
+    }
+
+    #[test]
+    fn a_pod_that_leaves_and_cannot_be_asked_is_waited_for() {
+        let mut world = World::settled(3, 1);
+        let pod = world
+            .observed
+            .pods
+            .get_mut("ring-a-0")
+            .expect("it is there");
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+        pod.metadata.deletion_timestamp = Some(now);
+        let unknown = Seen::Unknown("it does not answer".to_owned());
+        world
+            .observed
+            .reports
+            .insert("ring-a-0".to_owned(), unknown);
+        assert_eq!(world.reasons(), ["NodeStarting"]);
     }
 
     #[test]
