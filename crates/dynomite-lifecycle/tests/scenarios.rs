@@ -285,44 +285,77 @@ fn a_copy_that_stands_still_goes_to_the_next_donor() {
 }
 
 #[test]
-fn a_donor_that_starts_again_during_the_cut_ends_the_attempt() {
+fn a_donor_that_starts_again_during_the_copy_ends_the_attempt() {
     let mut world = World::new(desired());
-    world.until("a cut", |world| {
-        world
-            .outline()
-            .warm_up
-            .is_some_and(|copy| copy.stage == WarmUpStage::Cutting)
-    });
+    until_cut(&mut world);
     world.donor_restarts();
-    world.until("it starts over", |world| {
-        world.outline().warm_up.is_none_or(|copy| copy.attempt > 1)
-            || world
-                .outline()
-                .warm_up
-                .is_some_and(|copy| copy.stage != WarmUpStage::Cutting)
-    });
     world.until_ready();
+    let changed = |line: &String| line.contains(reason::DONOR_CHANGED);
+    assert!(world.log.iter().any(changed));
+}
+
+fn until_cut(world: &mut World) {
+    world.until("a cut", |world| {
+        let copy = world.outline().warm_up;
+        copy.is_some_and(|copy| copy.stage == WarmUpStage::Cutting)
+            && world
+                .engine
+                .as_ref()
+                .is_some_and(|engine| engine.state == EngineState::WritesOnly)
+    });
+}
+
+fn copies(world: &World) -> usize {
+    let orders = world.log.iter().filter(|line| line.contains("CopyDonor"));
+    orders.count()
 }
 
 #[test]
 fn a_cut_that_takes_too_long_lets_the_writes_go() {
     let mut world = World::new(desired());
-    world.until("a cut", |world| {
-        world
-            .outline()
-            .warm_up
-            .is_some_and(|copy| copy.stage == WarmUpStage::Cutting)
+    until_cut(&mut world);
+    world.link_stands = true;
+    let began = world.step;
+    world.until("it lets go", |world| {
+        let engine = world.engine.as_ref();
+        engine.is_some_and(|engine| engine.state == EngineState::Standby) && !world.exposed
     });
-    world.ring.reachable = false;
-    world.until("it is given up", |world| {
-        world
-            .engine
-            .as_ref()
-            .is_some_and(|engine| engine.state == EngineState::Standby)
-            && !world.exposed
-    });
-    world.ring.reachable = true;
+    // The engine gives up what it holds after its timeout of 5 s.
+    assert!(world.step - began < 60);
+    world.link_stands = false;
     world.until_ready();
+}
+
+#[test]
+fn a_cut_whose_engine_does_not_hold_is_no_cut() {
+    let mut world = World::new(desired());
+    until_cut(&mut world);
+    world.until("between two orders", World::is_idle);
+    if let Some(engine) = &mut world.engine {
+        engine.state = EngineState::Standby;
+    }
+    world.steps(1);
+    assert!(!world.exposed);
+    world.until_ready();
+    assert_eq!(copies(&world), 1, "the copy itself is still good");
+    let mut world = World::new(desired());
+    until_cut(&mut world);
+    world.kill(ProcessName::Engine);
+    assert!(!world.exposed);
+    world.until_ready();
+    assert_eq!(copies(&world), 1);
+}
+
+#[test]
+fn an_engine_that_cannot_be_resumed_in_time_costs_the_proof() {
+    let mut world = World::new(desired());
+    until_cut(&mut world);
+    world.engine_deaf = true;
+    // Longer than the engine holds writes.
+    world.steps(120);
+    world.engine_deaf = false;
+    world.until_ready();
+    assert!(copies(&world) > 1, "it is copied again");
 }
 
 #[test]
@@ -411,6 +444,7 @@ fn what_somebody_else_does_to_store_or_engine_breaks_the_proof() {
         store.complaint = Some("MISCONF disk".to_owned());
     }
     world.steps(40);
+    assert_eq!(kind(&world), ProofKind::Unproven, "it refused writes");
     assert_eq!(world.outline().reason, reason::STORE_COMPLAINS);
     assert_eq!(world.outline().phase, NodePhase::Failed);
     if let Some(store) = &mut world.store {

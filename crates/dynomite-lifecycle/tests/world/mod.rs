@@ -90,6 +90,10 @@ pub struct World {
     pub store_slow: bool,
     pub engine_slow: bool,
     pub ping_fails: bool,
+    /// The donor can be read, but nothing comes over the replication link.
+    pub link_stands: bool,
+    /// The engine answers, but takes no other state.
+    pub engine_deaf: bool,
     pub disk_full: bool,
     pub probing: bool,
     pub exited: bool,
@@ -213,6 +217,8 @@ impl World {
             store_slow: false,
             engine_slow: false,
             ping_fails: false,
+            link_stands: false,
+            engine_deaf: false,
             disk_full: false,
             probing: true,
             exited: false,
@@ -555,7 +561,7 @@ impl World {
             return;
         }
         let copied_at = *store.copied_at.get_or_insert(step + COPY_STEPS);
-        if copied_at <= step {
+        if copied_at <= step && !self.link_stands {
             store.has = self.ring.applied[..length].iter().copied().collect();
             store.offset = offset;
             store.history = history;
@@ -617,6 +623,7 @@ impl World {
                 };
                 return Event::Donor(id, sight);
             }
+            Order::EngineState(_) if self.engine_deaf => return failed("no answer"),
             Order::EngineState(state) => match &mut self.engine {
                 Some(engine) => engine.state = state,
                 None => return failed("no engine"),
