@@ -14,7 +14,7 @@ mod store;
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -79,9 +79,9 @@ pub(crate) struct Arguments {
 impl Arguments {
     fn site(&self) -> Site {
         Site {
-            run_dir: self.run_dir.clone(),
-            data_dir: self.data_dir.clone(),
-            tls_dir: self.tls_dir.clone(),
+            run_dir: absolute(&self.run_dir),
+            data_dir: absolute(&self.data_dir),
+            tls_dir: absolute(&self.tls_dir),
             listen: self.listen.unwrap_or_else(everywhere),
             local: self.local,
             ports: Ports {
@@ -96,6 +96,11 @@ impl Arguments {
             pod_uid: self.pod_uid.clone(),
         }
     }
+}
+
+/// The store goes to its data directory before it looks for anything else.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Every address of this machine: both families where there are both. The
