@@ -124,7 +124,7 @@ fn note(
     let (reason, message) = match result {
         Ok(()) => {
             ctx.metrics.acted(step);
-            tracing::info!(%namespace, cluster = %name, step, %target, why = %planned.why, "done");
+            tracing::info!(%namespace, cluster = %name, step, object = %target, why = %planned.why, "done");
             return;
         }
         Err(Error::NotLeader(_)) => {
@@ -132,7 +132,7 @@ fn note(
             return;
         }
         Err(Error::Outdated) => {
-            tracing::debug!(%namespace, cluster = %name, step, %target, "changed meanwhile");
+            tracing::debug!(%namespace, cluster = %name, step, object = %target, "changed meanwhile");
             return;
         }
         Err(Error::Api(error)) => {
@@ -145,7 +145,7 @@ fn note(
         Err(error @ Error::Certificate(_)) => ("CertificateNotMade".to_owned(), error.to_string()),
     };
     ctx.metrics.call_failed(step, &reason);
-    tracing::warn!(%namespace, cluster = %name, step, %target, %reason, %message, "failed");
+    tracing::warn!(%namespace, cluster = %name, step, object = %target, %reason, %message, "failed");
     applied.outcome.failures.push(Failure {
         step: planned.step,
         target,

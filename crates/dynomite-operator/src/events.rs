@@ -130,7 +130,7 @@ pub fn changes(old: &DynomiteClusterStatus, new: &DynomiteClusterStatus) -> Vec<
         }
     }
     // Before a ring has served, nothing was there that could be lost.
-    if old.served_since.is_some() && new.served_since.is_some() {
+    if new.served_since.is_some() && has_been_available(old) {
         match (
             is(old, ConditionType::Available),
             is(new, ConditionType::Available),
@@ -148,6 +148,16 @@ pub fn changes(old: &DynomiteClusterStatus, new: &DynomiteClusterStatus) -> Vec<
         }
     }
     told
+}
+
+/// Whether the ring had been open to clients and available at least once: its
+/// nodes become ready one by one just after it was opened.
+fn has_been_available(status: &DynomiteClusterStatus) -> bool {
+    let Some(since) = &status.served_since else {
+        return false;
+    };
+    condition(&status.conditions, ConditionType::Available)
+        .is_some_and(|c| c.status == "True" || c.last_transition_time.0 > since.0)
 }
 
 /// What happened to the nodes of a ring that has served.
@@ -171,7 +181,7 @@ fn nodes<'a>(
 fn node_change(was: &NodeStatus, is: &NodeStatus) -> Option<(Reason, String)> {
     let name = &is.name;
     if is.ready && !was.ready {
-        return Some((Reason::NodeReturned, format!("node {name} is ready again")));
+        return Some((Reason::NodeReturned, format!("node {name} is ready")));
     }
     if was.ready && !is.ready {
         return Some((
@@ -199,7 +209,7 @@ fn node_change(was: &NodeStatus, is: &NodeStatus) -> Option<(Reason, String)> {
 mod tests {
     use dynomite_api::Token;
     use dynomite_api::crd::{RackStatus, set_condition};
-    use jiff::Timestamp;
+    use jiff::{SignedDuration, Timestamp};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
@@ -218,7 +228,7 @@ mod tests {
             message: String::new(),
             warm_up: None,
         });
-        DynomiteClusterStatus {
+        let status = DynomiteClusterStatus {
             served_since: Some(Time(Timestamp::UNIX_EPOCH)),
             racks: vec![RackStatus {
                 name: "a".into(),
@@ -227,7 +237,8 @@ mod tests {
                 nodes: nodes.collect(),
             }],
             ..DynomiteClusterStatus::default()
-        }
+        };
+        with(status, ConditionType::Available, true)
     }
 
     fn with(
@@ -235,8 +246,8 @@ mod tests {
         of: ConditionType,
         is: bool,
     ) -> DynomiteClusterStatus {
-        let now = Timestamp::UNIX_EPOCH;
-        set_condition(&mut status.conditions, of, Some(is), "R", "m", None, now);
+        let later = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1);
+        set_condition(&mut status.conditions, of, Some(is), "R", "m", None, later);
         status
     }
 
@@ -315,6 +326,12 @@ mod tests {
         (old.served_since, new.served_since) = (None, None);
         assert!(reasons(&old, &new).is_empty());
         new.served_since = Some(Time(Timestamp::UNIX_EPOCH));
+        assert!(reasons(&old, &new).is_empty());
+        // Its nodes become ready one by one after it was opened.
+        old.served_since.clone_from(&new.served_since);
+        old = with(old, ConditionType::Available, false);
+        let opened = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
+        old.served_since = Some(Time(opened));
         assert!(reasons(&old, &new).is_empty());
     }
 
