@@ -215,23 +215,29 @@ impl<'a> Ring<'a> {
         .map_err(|error| error.context(self.describe()))
     }
 
-    /// The host names of the racks' Services, with the client port.
+    /// The addresses of the racks' Services, with the client port. Addresses
+    /// and not names: the name server may be in the zone that is cut off.
     pub fn rack_targets(&self) -> Result<Vec<String>> {
         let ring = self.get()?;
         let racks = ring["spec"]["racks"]
             .as_array()
             .cloned()
             .unwrap_or_default();
-        Ok(racks
-            .iter()
-            .filter_map(|rack| rack["name"].as_str())
-            .map(|rack| {
-                format!(
-                    "{}-{rack}.{}.svc.cluster.local:8102",
-                    self.name,
-                    self.namespace()
-                )
-            })
-            .collect())
+        let mut targets = Vec::new();
+        for rack in racks.iter().filter_map(|rack| rack["name"].as_str()) {
+            let service = format!("{}-{rack}", self.name);
+            let path = "jsonpath={.spec.clusterIP}";
+            let args = [
+                "get",
+                "service",
+                &service,
+                "-n",
+                self.namespace(),
+                "-o",
+                path,
+            ];
+            targets.push(format!("{}:8102", self.cluster.kubectl(&args)?));
+        }
+        Ok(targets)
     }
 }
