@@ -33,6 +33,8 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     /// Nodes that do not answer.
     pub(crate) mute: Vec<String>,
+    /// Nodes that answer and whose store does not come up.
+    pub(crate) slow: Vec<String>,
     /// Nodes whose image cannot be pulled.
     pub(crate) blocked: Vec<String>,
     /// What lives in each pod, by pod name.
@@ -93,6 +95,7 @@ impl World {
             observed: Observed::default(),
             now: "2026-01-01T00:01:00Z".parse().expect("a time"),
             mute: Vec::new(),
+            slow: Vec::new(),
             blocked: Vec::new(),
             lives: BTreeMap::new(),
             count: 0,
@@ -483,7 +486,7 @@ impl World {
         let Some(desired) = life.desired.clone().filter(|d| d.node.pod_uid == uid) else {
             return;
         };
-        if life.proof.is_some() {
+        if life.proof.is_some() || self.slow.iter().any(|slow| slow == name) {
             return;
         }
         let proven = |name: &str| {

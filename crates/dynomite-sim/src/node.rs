@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use dynomite_api::contract::{
-    DesiredMark, EngineFacts, EngineState, NodeDesired, NodePhase, NodeReport, ProofKind, StoreRole,
+    DesiredMark, EngineFacts, EngineState, Grant, NodeDesired, NodePhase, NodeReport, ProofKind,
+    StoreRole,
 };
 use dynomite_lifecycle::{
     Beginning, Effect, EngineObservation, EngineSight, Event, Lifecycle, Order, OrderId, Outline,
@@ -30,7 +31,7 @@ pub struct Disk {
 pub struct Without {
     /// The engine finds the store whatever is proven.
     pub proof: bool,
-    /// Any document is taken, however old.
+    /// Any document is taken, however old, and the report does not say which.
     pub order_of_documents: bool,
     /// The word to serve is in every document.
     pub serve_gate: bool,
@@ -38,7 +39,7 @@ pub struct Without {
     pub headroom: bool,
     /// Waits are left out of the status.
     pub reasons: bool,
-    /// A grant counts for every pod.
+    /// Every document permits to keep what the store has.
     pub grants: bool,
 }
 
@@ -341,6 +342,10 @@ impl Node {
         if self.without.serve_gate {
             given.serve = true;
         }
+        if self.without.grants {
+            let pod_uid = self.uid.clone();
+            given.grant = Some(Grant::AcceptLocal { pod_uid });
+        }
         self.mark = Some(mark_of(&given));
         self.disk.desired = Some(given.clone());
         self.send(now, Event::Desired(Box::new(given)));
@@ -471,7 +476,14 @@ impl Node {
             pod_uid: self.uid.clone(),
             version: "1".to_owned(),
             at: moment(now),
-            desired: self.mark.clone(),
+            desired: self.mark.clone().map(|mark| DesiredMark {
+                cluster_generation: if self.without.order_of_documents {
+                    0
+                } else {
+                    mark.cluster_generation
+                },
+                ..mark
+            }),
             phase: outline.phase,
             since: self.since.1,
             reason: outline.reason.to_owned(),

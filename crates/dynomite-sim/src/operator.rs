@@ -89,7 +89,7 @@ impl World {
         let pause = if settled {
             1000
         } else {
-            self.random.between(250, 450)
+            self.random.between(300, 700)
         };
         self.operator.pass_at = self.now + pause;
         let news = self.sees_news();
@@ -108,10 +108,10 @@ impl World {
             }
         };
         let mut plan = plan(&cluster, &view.observed, now);
-        if self.config.without.headroom {
-            self.disrupt_more(&mut plan, &view.observed);
-        }
         self.check_plan(&cluster, &view.observed, &plan);
+        if self.config.without.headroom {
+            disrupt_more(&mut plan, &view.observed);
+        }
         let Some(outcome) = self.apply(&view.observed, &plan) else {
             return;
         };
@@ -353,31 +353,29 @@ impl World {
             self.operator.quiet
         };
     }
+}
 
-    /// Without headroom: a second pod goes with each.
-    fn disrupt_more(&mut self, plan: &mut Plan, observed: &Observed) {
-        let first = plan.actions.iter().find(|p| p.action.disrupts()).cloned();
-        let Some(mut planned) = first else { return };
-        let target = planned.action.target();
-        let other = observed
-            .pods
-            .iter()
-            .find(|(name, _)| !target.ends_with(name.as_str()));
-        if let (
-            Action::Delete {
-                name,
-                uid,
-                resource_version,
-                ..
-            },
-            Some((pod, seen)),
-        ) = (&mut planned.action, other)
-        {
-            name.clone_from(pod);
-            *uid = seen.metadata.uid.clone().unwrap_or_default();
-            resource_version.clone_from(&seen.metadata.resource_version);
-            plan.actions.push(planned);
-        }
+/// Without headroom: a second pod goes with each.
+fn disrupt_more(plan: &mut Plan, observed: &Observed) {
+    let first = plan.actions.iter().find(|p| p.action.disrupts()).cloned();
+    let Some(mut planned) = first else { return };
+    let target = planned.action.target();
+    let mut pods = observed.pods.iter();
+    let other = pods.find(|(name, _)| !target.ends_with(name.as_str()));
+    if let (
+        Action::Delete {
+            name,
+            uid,
+            resource_version,
+            ..
+        },
+        Some((pod, seen)),
+    ) = (&mut planned.action, other)
+    {
+        name.clone_from(pod);
+        *uid = seen.metadata.uid.clone().unwrap_or_default();
+        resource_version.clone_from(&seen.metadata.resource_version);
+        plan.actions.push(planned);
     }
 }
 

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dynomite_api::Token;
+use dynomite_api::annotations::ANNOTATION_SERVED_SINCE;
 use dynomite_api::contract::{NodeDesired, ProofKind, Settings};
 use dynomite_api::crd::{DynomiteCluster, DynomiteClusterStatus};
 use dynomite_planner::{Action, Cluster, Kind, Observed, Outcome, Plan, Ring};
@@ -33,7 +34,10 @@ pub struct Oracle {
     taken: BTreeSet<String>,
     /// Tokens that had enough ready replicas once.
     served: BTreeSet<Token>,
+    /// Stores whose acceptance has been taken note of.
     accepted: BTreeSet<String>,
+    /// Pods whose data a person has accepted.
+    pub permitted: BTreeSet<String>,
 }
 
 impl Oracle {
@@ -78,24 +82,44 @@ impl World {
         self.oracle.taken = taken;
     }
 
-    /// A store that was accepted as it is: what it lacks is owed no more.
+    /// A store that was accepted as it is: what it lacks is owed no more. Only
+    /// a person may say so, or the rule for a ring of one rack.
     fn check_acceptance(&mut self) {
         for node in self.nodes.values() {
             let (Some(outline), Some(store)) = (node.outline(self.now), &node.store) else {
                 continue;
             };
-            if outline.proof.kind == ProofKind::AcceptedLocal
-                && self.oracle.accepted.insert(store.run_id.clone())
-                && let Some(desired) = &node.disk.desired
-            {
-                self.writes.give_up(desired.node.token, &store.has);
+            let new = outline.proof.kind == ProofKind::AcceptedLocal
+                && self.oracle.accepted.insert(store.run_id.clone());
+            let Some(desired) = node.disk.desired.as_ref().filter(|_| new) else {
+                continue;
+            };
+            if self.config.racks > 1 && !self.oracle.permitted.contains(&node.uid) {
+                let what = format!(
+                    "{} keeps what it has, and nobody has accepted that",
+                    node.name
+                );
+                self.oracle.violation.get_or_insert(what);
             }
+            self.writes.give_up(desired.node.token, &store.has);
         }
+    }
+
+    /// Whether the token record says that the ring serves.
+    fn record_says_served(&self) -> bool {
+        let record = self.server.objects.config_maps.get("ring-tokens");
+        let annotations = record.and_then(|record| record.metadata.annotations.as_ref());
+        annotations.is_some_and(|all| all.contains_key(ANNOTATION_SERVED_SINCE))
     }
 
     fn check_node(&self, node: &Node) -> Option<String> {
         let name = &node.name;
         if node.is_ready() {
+            if !self.record_says_served() {
+                return Some(format!(
+                    "{name} is ready and the record does not say that the ring serves"
+                ));
+            }
             let outline = node.outline(self.now)?;
             if outline.proof.kind == ProofKind::Unproven {
                 return Some(format!("{name} is ready and unproven"));

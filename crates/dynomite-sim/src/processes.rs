@@ -44,6 +44,8 @@ pub struct Link {
     pub copied_at: u64,
     /// How much of the donor's log has been applied.
     pub applied: usize,
+    /// Until when nothing of the stream arrives, milliseconds.
+    pub stalls_until: u64,
     /// Whether the stream runs.
     pub up: bool,
 }
@@ -83,7 +85,7 @@ impl Store {
     /// Takes in what has arrived of the donor's stream, at most `writes` of it.
     pub fn follow(&mut self, donor: &Self, now: u64, writes: usize) {
         let Some(link) = &mut self.link else { return };
-        if now < link.copied_at {
+        if now < link.copied_at || now < link.stalls_until {
             return;
         }
         if !link.up {

@@ -230,7 +230,8 @@ impl World {
         for (name, uid) in proposals {
             let version = self.server.bump();
             if let Some(pod) = self.server.objects.pods.get_mut(&name) {
-                let mark = (ANNOTATION_ACCEPT_LOSS.to_owned(), uid);
+                let mark = (ANNOTATION_ACCEPT_LOSS.to_owned(), uid.clone());
+                self.oracle.permitted.insert(uid.clone());
                 let held = pod.metadata.annotations.get_or_insert_default();
                 if held.get(&mark.0) == Some(&mark.1) {
                     continue;
@@ -255,7 +256,7 @@ impl World {
         } else {
             ProcessName::Engine
         };
-        let what = self.random.below(9);
+        let what = self.random.below(10);
         let Some(node) = self.nodes.get_mut(&name) else {
             return;
         };
@@ -273,6 +274,14 @@ impl World {
                 format!("the sidecar of {name} crashes")
             }
             7 => {
+                node.sidecar_crashes(back.min(now + 1000));
+                node.kill(now, process);
+                format!(
+                    "the sidecar and the {} of {name} are killed",
+                    process.name()
+                )
+            }
+            8 => {
                 self.begin_deletion(&name);
                 format!("somebody deletes pod {name}")
             }
@@ -305,6 +314,9 @@ impl World {
 }
 
 fn provision(world: &mut World) -> Result<(), String> {
+    if world.config.racks > 1 && world.random.one_in(4) {
+        return late_node(world);
+    }
     let blocked = world.config.racks > 1 && world.random.one_in(3);
     if blocked {
         set_zone(world, "c", false);
@@ -315,6 +327,29 @@ fn provision(world: &mut World) -> Result<(), String> {
         world.steps(2000)?;
         set_zone(world, "c", true);
     }
+    world.settle()
+}
+
+/// A node has its permission to begin empty, and its containers start only when
+/// the others may have begun without it; perhaps nobody can ask it meanwhile.
+fn late_node(world: &mut World) -> Result<(), String> {
+    let names: Vec<String> = world.declared().into_iter().collect();
+    let Some(name) = world.random.pick(&names).cloned() else {
+        return Ok(());
+    };
+    world.until("it has a document", SETTLES_MS, |world| {
+        let node = world.nodes.get(&name);
+        node.is_some_and(|node| node.disk.desired.is_some())
+    })?;
+    let late = world.now + world.random.between(56_000, 75_000);
+    if let Some(node) = world.nodes.get_mut(&name) {
+        node.container_goes(world.now, ProcessName::Store, late);
+    }
+    world.say(format!("the store of {name} comes late"));
+    if world.random.one_in(2) {
+        world.operator.mute.insert(name, late + 10_000);
+    }
+    world.steps(90_000)?;
     world.settle()
 }
 

@@ -21,7 +21,7 @@ use crate::writes::{Delivery, Write, Writes};
 pub const STEP_MS: u64 = 50;
 /// How long a write is on its way to a replica at most, milliseconds. Warm-up
 /// waits 200 ms for what is under way when it begins the cut.
-const LATENCY_MS: u64 = 150;
+const LATENCY_MS: u64 = 195;
 /// Between two looks of an engine at its seeds, milliseconds.
 const SEEDS_MS: u64 = 1000;
 /// How long a sidecar goes by the addresses of the operator after it was heard, milliseconds.
@@ -312,6 +312,7 @@ impl World {
             .map(|(donor, peer)| (donor, peer.store.clone()));
         let writes = usize::try_from(self.random.between(1, STREAM_WRITES)).unwrap_or(1);
         let pause = self.random.between(100, 900);
+        let stalls = self.random.one_in(20);
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
@@ -319,6 +320,9 @@ impl World {
         match found {
             Ok((_, Some(donor))) if held.as_ref() == Some(&donor.run_id) => {
                 store.follow(&donor, now, writes);
+                if let Some(link) = store.link.as_mut().filter(|_| stalls) {
+                    link.stalls_until = now + pause;
+                }
             }
             Ok((_, Some(donor))) if donor.role == StoreRole::Primary => {
                 store.link = Some(Link {
@@ -328,6 +332,7 @@ impl World {
                     begins: donor.log.len(),
                     copied_at: now + pause,
                     applied: 0,
+                    stalls_until: 0,
                     up: false,
                 });
             }
@@ -436,7 +441,13 @@ impl World {
             let (address, latency) = if owner == name {
                 (Some(node.address.clone()), 0)
             } else {
-                let latency = self.random.below(LATENCY_MS);
+                // Most are fast, and some links are slow for a moment.
+                let limit = if self.random.one_in(3) {
+                    LATENCY_MS
+                } else {
+                    20
+                };
+                let latency = self.random.between(limit * 3 / 4, limit);
                 (node.peers.get(&owner).cloned(), latency)
             };
             coming.extend(address.map(|address| Delivery {

@@ -56,7 +56,7 @@ fn is_newer(pass: &Pass<'_>, report: &NodeReport) -> bool {
 }
 
 /// What a node should have.
-fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> NodeDesired {
+pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> NodeDesired {
     let cluster = pass.cluster;
     let held = report.desired.as_ref().map_or(0, |held| held.generation);
     NodeDesired {

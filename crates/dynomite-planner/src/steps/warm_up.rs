@@ -60,7 +60,9 @@ pub(crate) fn grant(pass: &Pass<'_>, node: &Node<'_>) -> Option<Grant> {
         .ring
         .replicas(node.token)
         .any(|replica| replica.report.as_ref().is_ok_and(|report| report.ready));
-    (never_served && !somebody_serves).then_some(Grant::Bootstrap { pod_uid })
+    // A ring that is about to begin without this node takes its permission back first.
+    let too_late = !node.poised() && matches!(readiness(pass), Readiness::WithoutMissing);
+    (never_served && !somebody_serves && !too_late).then_some(Grant::Bootstrap { pod_uid })
 }
 
 /// Whether a person has accepted what this pod has, and no other of its name.
@@ -130,26 +132,20 @@ fn progress(pass: &Pass<'_>, node: &Node<'_>, step: &mut Step) {
 fn gate(pass: &Pass<'_>, step: &mut Step) {
     let ring = pass.ring;
     let missing: Vec<&Node<'_>> = ring.nodes.iter().filter(|node| !node.poised()).collect();
-    if !missing.is_empty() {
-        let names = missing.iter().map(|node| node.name.clone()).collect();
-        let complete = complete_racks(pass);
-        let enough = complete.len() >= pass.cluster.required().max(1);
-        let all_blocked = missing.iter().all(|node| node.blocker.is_some());
-        let since = complete
-            .iter()
-            .flat_map(|rack| ring.of_rack(rack))
-            .filter_map(poised_since)
-            .max();
-        let open_at = since.and_then(|since| since.checked_add(GATE_GRACE).ok());
-        let waited = open_at.is_some_and(|at| at <= pass.now);
-        let ready = enough && (all_blocked || waited);
-        if !ready && !is_accepted(pass) {
-            step.wait(Wait::ServeGate { missing: names });
-            if let Some(at) = open_at.filter(|_| enough) {
+    let names = || missing.iter().map(|node| node.name.clone()).collect();
+    let opens = match readiness(pass) {
+        Readiness::All => true,
+        Readiness::WithoutMissing => !missing.iter().any(|node| may_begin_empty(pass, node)),
+        Readiness::NotBefore(at) => {
+            if let Some(at) = at {
                 step.wake(at);
             }
-            return;
+            false
         }
+    };
+    if !opens {
+        step.wait(Wait::ServeGate { missing: names() });
+        return;
     }
     let record = objects::token_record(pass.cluster, &ring.tokens.record, Some(pass.now));
     step.apply(
@@ -181,6 +177,62 @@ fn is_accepted(pass: &Pass<'_>) -> bool {
     };
     let mut tokens = ring.tokens.by_ordinal.iter();
     ring.nodes.iter().any(by_person) && tokens.all(|token| ring.replicas(*token).any(Node::poised))
+}
+
+/// Whether a ring that has never served could begin.
+enum Readiness {
+    /// Every node waits for nothing else.
+    All,
+    /// Enough racks are complete, and what the others lack lasts; or a person
+    /// has accepted what there is.
+    WithoutMissing,
+    /// Not yet; when the complete racks will have waited long enough, if there are enough.
+    NotBefore(Option<Timestamp>),
+}
+
+fn readiness(pass: &Pass<'_>) -> Readiness {
+    let ring = pass.ring;
+    let mut missing = ring.nodes.iter().filter(|node| !node.poised()).peekable();
+    if missing.peek().is_none() {
+        return Readiness::All;
+    }
+    if is_accepted(pass) {
+        return Readiness::WithoutMissing;
+    }
+    let complete = complete_racks(pass);
+    if complete.len() < pass.cluster.required().max(1) {
+        return Readiness::NotBefore(None);
+    }
+    let since = complete
+        .iter()
+        .flat_map(|rack| ring.of_rack(rack))
+        .filter_map(poised_since)
+        .max();
+    let open_at = since.and_then(|since| since.checked_add(GATE_GRACE).ok());
+    let waited = open_at.is_some_and(|at| at <= pass.now);
+    if waited || missing.all(|node| node.blocker.is_some()) {
+        return Readiness::WithoutMissing;
+    }
+    Readiness::NotBefore(open_at)
+}
+
+/// Whether a node may hold the permission to begin empty and use it later, when
+/// the others have been written to. A pod that has no address yet has never been
+/// told anything, and one that leaves is told nothing more; one that runs and
+/// cannot be asked may hold it.
+fn may_begin_empty(pass: &Pass<'_>, node: &Node<'_>) -> bool {
+    if node.address().is_none() || node.terminating() {
+        return false;
+    }
+    let Ok(report) = node.report else { return true };
+    let Some(held) = report
+        .desired
+        .as_ref()
+        .filter(|held| held.pod_uid == node.pod_uid())
+    else {
+        return false;
+    };
+    held.digest != super::configure::desired(pass, node, report).digest()
 }
 
 fn complete_racks<'r>(pass: &Pass<'r>) -> Vec<&'r str> {
@@ -326,13 +378,47 @@ mod tests {
     }
 
     #[test]
-    fn complete_racks_begin_after_a_while_without_a_silent_node() {
+    fn a_silent_node_may_hold_the_permission_to_begin_empty() {
         let mut world = World::new(resource(3, 2));
         world.mute.push("ring-b-1".to_owned());
         for _ in 0..60 {
             world.pass();
         }
+        assert!(!tokens_served(&world));
+        assert!(world.reasons().contains(&"ServeGate"));
+        // Its pod is told to go: what comes after it has another UID.
+        let pod = world
+            .observed
+            .pods
+            .get_mut("ring-b-1")
+            .expect("it is there");
+        let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+        pod.metadata.deletion_timestamp = Some(now);
+        world.pass();
         assert!(tokens_served(&world));
+    }
+
+    #[test]
+    fn complete_racks_begin_after_a_while_and_a_late_node_gives_its_permission_back_first() {
+        let mut world = World::new(resource(3, 2));
+        // It has its document and does not come up.
+        world.slow.push("ring-b-1".to_owned());
+        let grant = |world: &World| {
+            let life = world.lives.get("ring-b-1");
+            life.and_then(|life| life.desired.as_ref()?.grant.clone())
+        };
+        for _ in 0..10 {
+            world.pass();
+        }
+        assert!(grant(&world).is_some() && !tokens_served(&world));
+        for _ in 0..60 {
+            world.pass();
+            assert!(grant(&world).is_none() || !tokens_served(&world));
+        }
+        assert!(tokens_served(&world));
+        world.slow.clear();
+        world.settle();
+        assert_eq!(world.lives["ring-b-1"].proof, Some(ProofKind::WarmUp));
     }
 
     #[test]

@@ -1,0 +1,77 @@
+//! Every scenario with many seeds: 200 in all, and 200 of each with `DYNOMITE_TEST_LONG=1`.
+//!
+//! `DYNOMITE_SIM_SEED=7` runs that seed alone.
+
+use std::env;
+
+use dynomite_sim::node::Without;
+use dynomite_sim::scenario::{Scenario, run};
+
+/// Seeds of each scenario in a long run.
+const LONG: u64 = 200;
+
+fn seeds(scenario: Scenario, count: u64) {
+    let one = env::var("DYNOMITE_SIM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let count = if env::var_os("DYNOMITE_TEST_LONG").is_some() {
+        count.max(LONG)
+    } else {
+        count
+    };
+    let seeds = one.map_or(1..count + 1, |seed: u64| seed..seed + 1);
+    for seed in seeds {
+        if let Err(broken) = run(scenario, seed, Without::default()) {
+            panic!("{broken}");
+        }
+    }
+}
+
+#[test]
+fn provision() {
+    seeds(Scenario::Provision, 60);
+}
+
+#[test]
+fn kill_things() {
+    seeds(Scenario::KillThings, 46);
+}
+
+#[test]
+fn mute_node() {
+    seeds(Scenario::MuteNode, 20);
+}
+
+#[test]
+fn dropped_event() {
+    seeds(Scenario::DroppedEvent, 14);
+}
+
+#[test]
+fn stale_observation() {
+    seeds(Scenario::StaleObservation, 14);
+}
+
+#[test]
+fn roll() {
+    seeds(Scenario::Roll, 10);
+}
+
+#[test]
+fn calm_roll() {
+    seeds(Scenario::CalmRoll, 6);
+}
+
+#[test]
+fn all_replicas_lost() {
+    seeds(Scenario::AllReplicasLost, 30);
+}
+
+#[test]
+fn a_seed_gives_the_same_history_again() {
+    let first = run(Scenario::KillThings, 7, Without::default()).expect("it holds");
+    let again = run(Scenario::KillThings, 7, Without::default()).expect("it holds");
+    assert!(first.log.len() > 20);
+    assert_eq!(first.log, again.log);
+    assert_eq!(first.end, again.end);
+}
