@@ -1,4 +1,4 @@
-//! What Kubernetes does by itself: makes pods and claims of StatefulSets, finds them a place, asks them whether they are ready.
+//! What Kubernetes does by itself: makes pods and claims of `StatefulSet`s, finds them a place, asks them whether they are ready.
 
 use dynomite_lifecycle::{Event, ProcessEvent, ProcessName};
 use dynomite_planner::{Cluster, KubernetesNode, Seen};
@@ -174,11 +174,11 @@ impl World {
         };
         self.say(format!("pod {name} is created"));
         self.server.objects.pods.insert(name.to_owned(), pod);
-        let seat = Seat {
+        let place = Seat {
             starts_at: self.now + self.random.between(200, 1200),
             ..Seat::default()
         };
-        self.seats.insert(name.to_owned(), seat);
+        self.seats.insert(name.to_owned(), place);
     }
 
     /// Scheduler and kubelet for one pod.
@@ -333,16 +333,12 @@ impl World {
         let Some(node) = self.nodes.get_mut(name) else {
             return false;
         };
-        let since = match node.terminating {
-            Some(since) => since,
-            None => {
-                node.terminating = Some(now);
-                for process in [ProcessName::Store, ProcessName::Engine] {
-                    node.send(now, Event::Process(process, ProcessEvent::Terminating));
-                }
-                now
+        if node.terminating.is_none() {
+            for process in [ProcessName::Store, ProcessName::Engine] {
+                node.send(now, Event::Process(process, ProcessEvent::Terminating));
             }
-        };
+        }
+        let since = *node.terminating.get_or_insert(now);
         let stopped = node.store.is_none() && node.engine.is_none();
         if stopped && node.launchers != [false, false] {
             node.container_goes(now, ProcessName::Store, u64::MAX);
@@ -389,7 +385,7 @@ fn container(name: &str, runs: bool) -> ContainerStatus {
     }
 }
 
-/// A name for what a StatefulSet's pods are made from.
+/// A name for what a `StatefulSet`'s pods are made from.
 fn revision_of(set: &StatefulSet) -> String {
     let text = set
         .spec

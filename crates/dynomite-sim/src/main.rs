@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     };
     let mut broken = 0;
     for seed in options.seed..options.seed + options.count {
-        match run(scenario, seed, Without::default()) {
+        match run(scenario, seed, Without::Nothing) {
             Ok(told) => {
                 if options.count == 1 {
                     for line in &told.log {

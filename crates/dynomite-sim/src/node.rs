@@ -28,19 +28,22 @@ pub struct Disk {
 
 /// What is left out of a world, to see that its oracles notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Without {
+pub enum Without {
+    /// Nothing.
+    #[default]
+    Nothing,
     /// The engine finds the store whatever is proven.
-    pub proof: bool,
+    Proof,
     /// Any document is taken, however old, and the report does not say which.
-    pub order_of_documents: bool,
+    OrderOfDocuments,
     /// The word to serve is in every document.
-    pub serve_gate: bool,
+    ServeGate,
     /// Pods are replaced two at a time.
-    pub headroom: bool,
+    Headroom,
     /// Waits are left out of the status.
-    pub reasons: bool,
+    Reasons,
     /// Every document permits to keep what the store has.
-    pub grants: bool,
+    Grants,
 }
 
 /// Orders that were given and not yet carried out.
@@ -141,7 +144,7 @@ impl Node {
             terminating: None,
             exited: false,
             starts_normal: true,
-            without: Without::default(),
+            without: Without::Nothing,
             loading_ms: 0,
             starts: 0,
             log: Vec::new(),
@@ -177,7 +180,7 @@ impl Node {
             Effect::Render => return Some(Event::Rendered(Ok(()))),
             Effect::Start(name) => return self.start(now, name),
             Effect::Stop { process, .. } => return self.stop(process),
-            Effect::Withdraw => self.exposed = self.without.proof && self.exposed,
+            Effect::Withdraw => self.exposed = (self.without == Without::Proof) && self.exposed,
             Effect::Save(record) => self.unsaved = Some(*record),
             Effect::Order(id, Order::Expose) => {
                 if self.store.is_none() {
@@ -207,7 +210,7 @@ impl Node {
             ProcessName::Store if self.store.is_none() => {
                 let loaded = now + self.loading_ms;
                 self.store = Some(Store::new(incarnation, self.disk.files.clone(), loaded));
-                self.exposed |= self.without.proof;
+                self.exposed |= self.without == Without::Proof;
             }
             ProcessName::Engine if self.engine.is_none() => {
                 let state = if self.starts_normal {
@@ -335,14 +338,14 @@ impl Node {
     /// A document arrives: taken as a real sidecar takes it.
     pub fn assign(&mut self, now: u64, given: &NodeDesired) -> Result<(), Refusal> {
         self.heard_at = Some(now);
-        if !self.without.order_of_documents {
+        if self.without != Without::OrderOfDocuments {
             accept(&self.uid, self.disk.desired.as_ref(), given)?;
         }
         let mut given = given.clone();
-        if self.without.serve_gate {
+        if self.without == Without::ServeGate {
             given.serve = true;
         }
-        if self.without.grants {
+        if self.without == Without::Grants {
             let pod_uid = self.uid.clone();
             given.grant = Some(Grant::AcceptLocal { pod_uid });
         }
@@ -477,7 +480,7 @@ impl Node {
             version: "1".to_owned(),
             at: moment(now),
             desired: self.mark.clone().map(|mark| DesiredMark {
-                cluster_generation: if self.without.order_of_documents {
+                cluster_generation: if self.without == Without::OrderOfDocuments {
                     0
                 } else {
                     mark.cluster_generation

@@ -1,6 +1,6 @@
 //! The operator's hands in the made-up world: it observes, maybe late, plans, acts one action after the other, maybe dies, and publishes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dynomite_api::contract::NodeReport;
 use dynomite_api::crd::DynomiteCluster;
@@ -9,7 +9,7 @@ use dynomite_planner::{
 };
 use jiff::Timestamp;
 
-use crate::node::moment;
+use crate::node::{Without, moment};
 use crate::server::Refused;
 use crate::world::{World, defaults};
 
@@ -109,7 +109,7 @@ impl World {
         };
         let mut plan = plan(&cluster, &view.observed, now);
         self.check_plan(&cluster, &view.observed, &plan);
-        if self.config.without.headroom {
+        if self.config.without == Without::Headroom {
             disrupt_more(&mut plan, &view.observed);
         }
         let Some(outcome) = self.apply(&view.observed, &plan) else {
@@ -335,7 +335,7 @@ impl World {
     ) {
         let previous = view.resource.status.as_ref();
         let mut made = status(cluster, &view.observed, plan, previous, outcome, now);
-        if self.config.without.reasons {
+        if self.config.without == Without::Reasons {
             made.plan.clear();
         }
         self.check_status(&view.observed, plan, outcome, &made, view.fresh);
@@ -380,10 +380,10 @@ fn disrupt_more(plan: &mut Plan, observed: &Observed) {
 }
 
 /// What the watches showed.
-fn shown(observed: &Observed) -> BTreeMap<(Kind, String), ()> {
-    let mut seen = BTreeMap::new();
+fn shown(observed: &Observed) -> BTreeSet<(Kind, String)> {
+    let mut seen = BTreeSet::new();
     let mut add = |kind: Kind, names: Vec<&String>| {
-        seen.extend(names.into_iter().map(|name| ((kind, name.clone()), ())));
+        seen.extend(names.into_iter().map(|name| (kind, name.clone())));
     };
     add(Kind::StatefulSet, observed.stateful_sets.keys().collect());
     add(Kind::Service, observed.services.keys().collect());

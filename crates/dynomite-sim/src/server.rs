@@ -1,6 +1,6 @@
 //! The API server: objects with UIDs and versions, server-side apply, deletes with preconditions.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use dynomite_api::crd::{DynomiteCluster, DynomiteClusterStatus};
 use dynomite_planner::{Action, Certificates, Kind, Object, Observed, SecretFacts, Seen};
@@ -226,13 +226,13 @@ impl Server {
         &mut self,
         now: Timestamp,
         action: &Action,
-        seen: &BTreeMap<(Kind, String), ()>,
+        seen: &BTreeSet<(Kind, String)>,
     ) -> Result<(), Refused> {
         match action {
             Action::Apply(object) => {
                 let key = (object.kind(), object.name().to_owned());
                 let claim = object.kind() == Kind::PersistentVolumeClaim;
-                if !claim && !seen.contains_key(&key) && self.holds(key.0, &key.1) {
+                if !claim && !seen.contains(&key) && self.holds(key.0, &key.1) {
                     return Err(Refused::Conflict);
                 }
                 self.apply(now, object)

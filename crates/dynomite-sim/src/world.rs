@@ -33,6 +33,10 @@ const LOG_LIMIT: usize = 4000;
 
 /// What kind of world.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each answers a question of its own"
+)]
 pub struct Config {
     /// Racks of the ring.
     pub racks: usize,
@@ -65,7 +69,7 @@ impl Default for Config {
             write_every: 3,
             calm: false,
             stale_ms: 0,
-            without: Without::default(),
+            without: Without::Nothing,
         }
     }
 }
@@ -492,13 +496,13 @@ impl World {
                 .as_mut()
                 .is_some_and(|engine| engine.take(delivery.write, now) == Arrival::Pass);
             if passes {
-                self.to_store(&delivery.node, delivery.write);
+                self.pass_to_store(&delivery.node, delivery.write);
             }
         }
     }
 
     /// An engine passes a write to its store.
-    fn to_store(&mut self, name: &str, write: usize) {
+    fn pass_to_store(&mut self, name: &str, write: usize) {
         let now = self.now;
         let Some(node) = self.nodes.get_mut(name) else {
             return;
@@ -527,7 +531,7 @@ impl World {
             .and_then(|node| node.engine.as_mut());
         let Some(engine) = engine else { return };
         for write in engine.flush(now) {
-            self.to_store(name, write);
+            self.pass_to_store(name, write);
         }
     }
 

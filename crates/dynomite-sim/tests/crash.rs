@@ -13,7 +13,7 @@ fn crash_after_every_action() {
     let long = env::var_os("DYNOMITE_TEST_LONG").is_some();
     let seeds = one.map_or(1..if long { 21 } else { 2 }, |seed: u64| seed..seed + 1);
     for seed in seeds {
-        match run(Scenario::CrashAfterEveryAction, seed, Without::default()) {
+        match run(Scenario::CrashAfterEveryAction, seed, Without::Nothing) {
             Ok(told) => assert!(told.actions > 20, "too little happened"),
             Err(broken) => panic!("{broken}"),
         }

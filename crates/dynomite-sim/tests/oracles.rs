@@ -12,61 +12,37 @@ fn complaint(scenario: Scenario, without: Without) -> String {
 
 #[test]
 fn a_store_that_is_open_before_its_data_is_proven() {
-    let without = Without {
-        proof: true,
-        ..Without::default()
-    };
-    let what = complaint(Scenario::KillThings, without);
+    let what = complaint(Scenario::KillThings, Without::Proof);
     assert!(what.contains("answers reads and lacks"), "{what}");
 }
 
 #[test]
 fn nodes_that_serve_before_the_others_can_take_writes() {
-    let without = Without {
-        serve_gate: true,
-        ..Without::default()
-    };
-    let what = complaint(Scenario::Provision, without);
+    let what = complaint(Scenario::Provision, Without::ServeGate);
     assert!(what.contains("the record does not say"), "{what}");
 }
 
 #[test]
 fn a_second_pod_that_goes_with_the_first() {
-    let without = Without {
-        headroom: true,
-        ..Without::default()
-    };
-    let what = complaint(Scenario::CalmRoll, without);
+    let what = complaint(Scenario::CalmRoll, Without::Headroom);
     assert!(what.contains("is taken out while"), "{what}");
 }
 
 #[test]
 fn a_node_that_keeps_what_it_has_without_a_word() {
-    let without = Without {
-        grants: true,
-        ..Without::default()
-    };
-    let what = complaint(Scenario::KillThings, without);
+    let what = complaint(Scenario::KillThings, Without::Grants);
     assert!(what.contains("nobody has accepted"), "{what}");
 }
 
 #[test]
 fn a_document_that_is_older_than_the_one_held() {
-    let without = Without {
-        order_of_documents: true,
-        ..Without::default()
-    };
-    let what = complaint(Scenario::StaleObservation, without);
+    let what = complaint(Scenario::StaleObservation, Without::OrderOfDocuments);
     assert!(what.contains("is moved back"), "{what}");
 }
 
 #[test]
 fn waits_that_the_status_does_not_tell() {
-    let without = Without {
-        reasons: true,
-        ..Without::default()
-    };
-    let what = complaint(Scenario::Provision, without);
+    let what = complaint(Scenario::Provision, Without::Reasons);
     assert!(what.contains("status does not tell"), "{what}");
 }
 

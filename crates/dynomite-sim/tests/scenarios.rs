@@ -21,7 +21,7 @@ fn seeds(scenario: Scenario, count: u64) {
     };
     let seeds = one.map_or(1..count + 1, |seed: u64| seed..seed + 1);
     for seed in seeds {
-        if let Err(broken) = run(scenario, seed, Without::default()) {
+        if let Err(broken) = run(scenario, seed, Without::Nothing) {
             panic!("{broken}");
         }
     }
@@ -69,8 +69,8 @@ fn all_replicas_lost() {
 
 #[test]
 fn a_seed_gives_the_same_history_again() {
-    let first = run(Scenario::KillThings, 7, Without::default()).expect("it holds");
-    let again = run(Scenario::KillThings, 7, Without::default()).expect("it holds");
+    let first = run(Scenario::KillThings, 7, Without::Nothing).expect("it holds");
+    let again = run(Scenario::KillThings, 7, Without::Nothing).expect("it holds");
     assert!(first.log.len() > 20);
     assert_eq!(first.log, again.log);
     assert_eq!(first.end, again.end);

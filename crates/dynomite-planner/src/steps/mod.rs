@@ -10,6 +10,7 @@
 mod assign_tokens;
 mod configure;
 mod delete;
+mod gate;
 mod provision;
 mod retire;
 mod roll;
