@@ -19,6 +19,10 @@ pub fn describe(error: &kube::Error) -> Described {
                 status.message
             ),
         ),
+        kube::Error::Api(status) if is_leaving(&status.message) => (
+            "NamespaceTerminating".to_owned(),
+            "the namespace is being deleted".to_owned(),
+        ),
         kube::Error::Api(status) if status.code == 403 => (
             "Forbidden".to_owned(),
             format!(
@@ -59,6 +63,10 @@ fn is_quota(message: &str) -> bool {
     message.contains("exceeded quota")
 }
 
+fn is_leaving(message: &str) -> bool {
+    message.contains("because it is being terminated")
+}
+
 /// Some messages carry a whole object; its beginning says what is wrong.
 fn shortened(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
@@ -80,6 +88,10 @@ mod tests {
         let table = [
             (api(403, "Forbidden", "exceeded quota: q"), "QuotaExceeded"),
             (api(403, "Forbidden", "may not"), "Forbidden"),
+            (
+                api(403, "Forbidden", "not in b because it is being terminated"),
+                "NamespaceTerminating",
+            ),
             (api(422, "Invalid", "bad field"), "Invalid"),
             (api(429, "TooManyRequests", "slow down"), "TooManyRequests"),
             (api(500, "", "boom"), "Http500"),

@@ -21,6 +21,7 @@ use kube::api::{Api, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::failure::{describe, is_conflict};
 use crate::leadership::Leadership;
 
 /// How long a lease lasts that is not renewed.
@@ -42,6 +43,8 @@ pub struct Election {
     me: String,
     leadership: Leadership,
     seen: Option<Seen>,
+    /// Whether the last round failed: an outage is told once, not each second.
+    failing: bool,
 }
 
 /// A lease, and since when it has looked like that.
@@ -72,6 +75,7 @@ impl Election {
             me,
             leadership,
             seen: None,
+            failing: false,
         }
     }
 
@@ -93,20 +97,28 @@ impl Election {
 
     /// One look and at most one write; returns the pause before the next.
     async fn round(&mut self) -> Duration {
-        match timeout(CALL_DEADLINE, self.try_round()).await {
-            Ok(Ok(pause)) => pause,
-            Ok(Err(error)) => {
-                // Another write came first, or the lease cannot be reached:
-                // whatever was known of it may be outdated.
-                self.look_again(&error);
-                RETRY_EVERY
+        let why = match timeout(CALL_DEADLINE, self.try_round()).await {
+            Ok(Ok(pause)) => {
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the lease can be reached again");
+                }
+                return pause;
             }
-            Err(_) => {
-                tracing::warn!("the lease could not be reached in time");
-                self.forget_version();
-                RETRY_EVERY
-            }
+            Ok(Err(error)) if is_conflict(&error) => None,
+            Ok(Err(error)) => Some(describe(&error).message),
+            Err(_) => Some("no answer in time".to_owned()),
+        };
+        // Another write came first, or the lease cannot be reached: whatever
+        // was known of it may be outdated.
+        if let Some(seen) = &mut self.seen {
+            seen.lease.metadata.resource_version = None;
         }
+        if let Some(why) = why
+            && !std::mem::replace(&mut self.failing, true)
+        {
+            tracing::warn!(%why, "the lease cannot be reached and is tried every second");
+        }
+        RETRY_EVERY
     }
 
     async fn try_round(&mut self) -> Result<Duration, kube::Error> {
@@ -153,20 +165,6 @@ impl Election {
             };
             Seen { lease, since }
         });
-    }
-
-    fn look_again(&mut self, error: &kube::Error) {
-        let conflict = matches!(error, kube::Error::Api(status) if status.code == 409);
-        if !conflict {
-            tracing::warn!(%error, "the lease could not be renewed");
-        }
-        self.forget_version();
-    }
-
-    fn forget_version(&mut self) {
-        if let Some(seen) = &mut self.seen {
-            seen.lease.metadata.resource_version = None;
-        }
     }
 
     /// The lease as it is when held by us; `old` gives the version to replace.

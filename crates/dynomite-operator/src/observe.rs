@@ -238,13 +238,15 @@ async fn warnings(
         .filter(|(_, set)| lacks_pods(set))
         .map(|(name, _)| name)
         .collect();
-    if lacking.is_empty() || memory.pace.unchanged_for(now) < WARNINGS / 2 {
+    if lacking.is_empty() {
+        memory.warnings = None;
         return BTreeMap::new();
     }
-    if let Some((at, held)) = &memory.warnings
-        && now.duration_since(*at) < WARNINGS
-    {
-        return held.clone();
+    match &memory.warnings {
+        Some((at, held)) if now.duration_since(*at) < WARNINGS => return held.clone(),
+        // A StatefulSet that was just made lacks pods and needs no excuse yet.
+        None if memory.pace.unchanged_for(now) < WARNINGS / 2 => return BTreeMap::new(),
+        _ => {}
     }
     let api: Api<Event> = Api::namespaced(ctx.client.clone(), &key.namespace);
     let mut found = BTreeMap::new();

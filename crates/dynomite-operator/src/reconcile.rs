@@ -69,7 +69,7 @@ pub async fn reconcile(resource: Arc<DynomiteCluster>, ctx: Arc<Context>) -> Res
         .get(&key.namespace, &key.name)
         .unwrap_or(resource);
     let begun = Instant::now();
-    let result = guarded(reconcile_once(&ctx, &key, &resource)).await;
+    let result = guarded(reconcile_once(&ctx, &key, &resource).boxed()).await;
     let outcome = match &result {
         Ok((went, _)) => went.label(),
         Err(error) => error.label(),

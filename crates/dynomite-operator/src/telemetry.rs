@@ -11,7 +11,9 @@ use crate::options::LogFormat;
 pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
     // The queue opens a span around every reconcile, which would repeat on each
     // line what the line itself says.
-    let directives = format!("{filter},kube_runtime::controller=warn");
+    // The client logs each error that it also returns.
+    let directives =
+        format!("{filter},kube_runtime::controller=warn,kube_client::client::builder=off");
     let filter = EnvFilter::try_new(directives)
         .map_err(|error| format!("--log-level {filter:?} cannot be read: {error}"))?;
     let log = tracing_subscriber::fmt()

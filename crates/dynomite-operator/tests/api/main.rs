@@ -348,6 +348,36 @@ async fn a_resource_that_cannot_be_carried_out_says_so_and_costs_nothing_more() 
     assert_eq!(server.objects().keys().filter(|key| made(key)).count(), 0);
 }
 
+/// A StatefulSet that cannot create its pods says why in Events only.
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_exhausted_reaches_the_status_and_stays_there() {
+    let server = server_with(cluster());
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    server.put(
+        "events",
+        json!({"apiVersion": "v1", "kind": "Event", "type": "Warning",
+            "metadata": {"namespace": "db", "name": "failed-create"},
+            "lastTimestamp": "2026-01-01T00:00:00Z", "message": "exceeded quota: pods",
+            "involvedObject": {"kind": "StatefulSet", "name": "ring-dc1-a"}}),
+    );
+    sleep(Duration::from_secs(6)).await;
+    look(&server, &ctx).await.expect("a look");
+    let writes = server.writes();
+    for _ in 0..5 {
+        let conditions = status(&server).status.expect("a status").conditions;
+        let ready = condition(&conditions, ConditionType::Ready).expect("Ready");
+        assert!(
+            ready.message.contains("exceeded quota"),
+            "{}",
+            ready.message
+        );
+        sleep(Duration::from_secs(4)).await;
+        look(&server, &ctx).await.expect("a look");
+    }
+    assert_eq!(server.writes(), writes);
+}
+
 #[tokio::test]
 async fn the_status_follows_the_cluster_it_was_made_from() {
     let server = server_with(cluster());

@@ -39,6 +39,8 @@ pub struct Server {
 }
 
 struct Target {
+    /// `v1` or `GROUP/VERSION`.
+    api_version: String,
     plural: String,
     namespace: String,
     name: Option<String>,
@@ -176,6 +178,7 @@ impl State {
             .iter()
             .filter(|(key, _)| key.0 == target.plural && key.1 == target.namespace)
             .map(|(_, object)| object)
+            .filter(|object| object["apiVersion"] == *target.api_version)
             .collect();
         json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
     }
@@ -232,6 +235,7 @@ fn target(path: &str) -> Target {
         .expect("a namespaced path");
     let part = |i: usize| parts.get(at + i).map(|part| (*part).to_owned());
     Target {
+        api_version: parts[1..at].join("/"),
         namespace: part(1).unwrap_or_default(),
         plural: part(2).unwrap_or_default(),
         name: part(3),
