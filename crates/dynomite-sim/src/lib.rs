@@ -12,6 +12,7 @@
 //! Time is virtual and chance comes from a seed: a run that failed is run again
 //! by its seed, to the same end.
 
+mod clients;
 pub mod kubernetes;
 pub mod node;
 pub mod operator;
