@@ -305,16 +305,13 @@ fn bad_image_breaks_one_pod_and_reverting_heals() -> Result<()> {
         "the ring to say that the image cannot be pulled",
         Duration::from_mins(2),
         || {
-            let ring = ring.get()?.to_string();
-            Ok(
-                if ring.contains("no-such-image") && ring.contains("ImagePull")
-                    || ring.contains("ImageCannotBePulled")
-                {
-                    Ok(())
-                } else {
-                    Err("it does not".to_owned())
-                },
-            )
+            let ready = ring.condition("Ready")?;
+            let told = ready.1 == "ImageNotPulled" && ready.2.contains("no-such-image");
+            Ok(if told {
+                Ok(())
+            } else {
+                Err(format!("{ready:?}"))
+            })
         },
     )
     .map_err(|error| error.context(ring.describe()))?;
