@@ -120,6 +120,8 @@ pub struct Memory {
     pub strangers: BTreeMap<(Kind, String), (Instant, Object)>,
     /// The newest warning of each `StatefulSet` that lacks pods.
     pub warnings: Option<(Instant, BTreeMap<String, String>)>,
+    /// When the status was last written.
+    pub status_written: Option<Instant>,
     /// How often to look.
     pub pace: Pace,
 }

@@ -1,11 +1,14 @@
 //! Writes the status, last and only when it says something new, and tells of what changed.
 
+use std::time::Duration;
+
 use dynomite_api::annotations::FIELD_MANAGER;
 use dynomite_api::crd::{DynomiteCluster, DynomiteClusterStatus};
 use kube::api::{Api, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use kube_runtime::events::{Event, EventType};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::events::{self, Told};
@@ -27,9 +30,17 @@ pub enum Error {
     Json(#[from] serde_json::Error),
 }
 
+/// How long small news wait for each other: while a ring comes up something
+/// changes with every look, and each write costs the API server and the reconcile.
+const SMALL_NEWS: Duration = Duration::from_secs(1);
+
 /// Writes `status` if it differs from what the resource says; returns whether it did.
+///
+/// `written` is when that was last done. Soon after it only what people and
+/// programs wait for is written; the rest follows with the next look after it.
 pub async fn publish(
     ctx: &Context,
+    written: &mut Option<Instant>,
     resource: &DynomiteCluster,
     status: &DynomiteClusterStatus,
 ) -> Result<bool, Error> {
@@ -40,7 +51,13 @@ pub async fn publish(
     if same(&old, status)? {
         return Ok(false);
     }
+    let now = Instant::now();
+    let just_written = written.is_some_and(|at| now.duration_since(at) < SMALL_NEWS);
+    if just_written && !is_urgent(&old, status) {
+        return Ok(false);
+    }
     ctx.leadership.check()?;
+    *written = Some(now);
     let name = resource.name_any();
     let namespace = resource.namespace().unwrap_or_default();
     let api: Api<DynomiteCluster> = Api::namespaced(ctx.client.clone(), &namespace);
@@ -68,6 +85,29 @@ pub async fn publish(
         tell(ctx, resource, &told).await;
     }
     Ok(true)
+}
+
+/// Whether something changed that somebody may wait for: a condition, the
+/// phase, how many nodes are ready, or the generation that was seen. A cluster
+/// that settles changes one of them with its last step.
+fn is_urgent(old: &DynomiteClusterStatus, new: &DynomiteClusterStatus) -> bool {
+    fn heads(status: &DynomiteClusterStatus) -> impl PartialEq {
+        let conditions: Vec<(String, String)> = status
+            .conditions
+            .iter()
+            .map(|c| (c.type_.clone(), c.status.clone()))
+            .collect();
+        (
+            conditions,
+            status.phase,
+            status.nodes.clone(),
+            status.racks_ready.clone(),
+            status.observed_generation,
+            status.served_since.clone(),
+            status.plan.is_empty(),
+        )
+    }
+    heads(old) != heads(new)
 }
 
 /// Whether two statuses say the same, compared as they are written.

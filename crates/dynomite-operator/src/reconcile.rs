@@ -112,7 +112,7 @@ async fn tell_of_panic(ctx: &Context, resource: &DynomiteCluster, words: &str) {
         resource.metadata.generation,
         ctx.now(),
     );
-    let published = guarded(async { Ok(publish(ctx, resource, &status).await?) }).await;
+    let published = guarded(async { Ok(publish(ctx, &mut None, resource, &status).await?) }).await;
     if let Err(error) = published {
         tracing::warn!(%error, "could not tell of a panic");
     }
@@ -132,7 +132,7 @@ async fn reconcile_once(
         Ok(cluster) => cluster,
         Err(violations) => {
             let status = invalid_status(resource, &violations, ctx.now());
-            publish(ctx, resource, &status).await?;
+            publish(ctx, &mut memory.status_written, resource, &status).await?;
             return Err(Error::Invalid(violations));
         }
     };
@@ -147,7 +147,7 @@ async fn reconcile_once(
     let outcome = &applied.outcome;
     let status = status(&cluster, &observed, &plan, previous, outcome, ctx.now());
     // client
-    let changed = publish(ctx, resource, &status).await?;
+    let changed = publish(ctx, &mut memory.status_written, resource, &status).await?;
     if applied.deposed {
         return Err(Error::NotLeader);
     }

@@ -99,6 +99,8 @@ async fn look(server: &Server, ctx: &Arc<Context>) -> Result<(), Error> {
 /// Looks until a look changes nothing; returns how many looks it took.
 async fn settle(server: &Server, ctx: &Arc<Context>) -> usize {
     for round in 1..=ROUNDS_MAX {
+        // Small news of the status wait for each other.
+        sleep(Duration::from_millis(1500)).await;
         let before = server.writes();
         let result = look(server, ctx).await;
         if result.is_ok() && server.writes() == before {
@@ -136,7 +138,7 @@ fn status(server: &Server) -> DynomiteCluster {
     serde_json::from_value(objects[&key].clone()).expect("a cluster")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_settled_cluster_costs_no_call_at_all() {
     let server = server_with(cluster());
     let ctx = operator(&server, Leadership::unlimited());
@@ -151,7 +153,7 @@ async fn a_settled_cluster_costs_no_call_at_all() {
     assert_eq!(server.calls(), calls);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_crash_after_any_write_ends_in_the_same_place() {
     let reference = server_with(cluster());
     settle(&reference, &operator(&reference, Leadership::unlimited())).await;
@@ -178,7 +180,7 @@ async fn a_crash_after_any_write_ends_in_the_same_place() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn errors_of_every_kind_delay_and_change_nothing() {
     let reference = server_with(cluster());
     settle(&reference, &operator(&reference, Leadership::unlimited())).await;
@@ -208,7 +210,7 @@ async fn errors_of_every_kind_delay_and_change_nothing() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_somebody_deleted_comes_back() {
     let server = server_with(cluster());
     let ctx = operator(&server, Leadership::unlimited());
@@ -224,7 +226,7 @@ async fn what_somebody_deleted_comes_back() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_object_of_somebody_else_is_left_alone_and_named_in_the_status() {
     let server = server_with(cluster());
     server.put(
@@ -254,7 +256,7 @@ async fn an_object_of_somebody_else_is_left_alone_and_named_in_the_status() {
     assert_eq!(stalled.status, "False");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_deposed_leader_writes_nothing() {
     // The lease is lost when this many writes were carried out; what is under
     // way at that moment may still arrive: one Secret, or eight objects.
@@ -330,7 +332,7 @@ async fn two_operators_never_lead_at_once() {
     running.abort();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_resource_that_cannot_be_carried_out_says_so_and_costs_nothing_more() {
     let mut bad = cluster();
     bad["spec"]["racks"][1]["name"] = json!("dc1-a");
@@ -378,7 +380,7 @@ async fn a_quota_that_is_exhausted_reaches_the_status_and_stays_there() {
     assert_eq!(server.writes(), writes);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_status_follows_the_cluster_it_was_made_from() {
     let server = server_with(cluster());
     let ctx = operator(&server, Leadership::unlimited());
