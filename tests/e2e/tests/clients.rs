@@ -22,7 +22,7 @@ spec:
   - name: client
     image: {image}
     imagePullPolicy: IfNotPresent
-    command: [redis-server, --port, '0', --save, '']
+    command: [redis-server, --save, '']
     workingDir: /tmp
     securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
 "
