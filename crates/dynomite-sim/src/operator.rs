@@ -14,7 +14,7 @@ use crate::server::Refused;
 use crate::world::{World, defaults};
 
 /// How often what is seen is kept for a later look that is stale, milliseconds.
-const KEEP_MS: u64 = 250;
+const KEEP_MS: u64 = 500;
 /// How long an operator that crashed is away, milliseconds.
 const AWAY_MS: u64 = 2000;
 /// A pass that would see nothing new is left out for so long, milliseconds.
@@ -179,7 +179,9 @@ impl World {
         if let (true, Some((_, old, resource))) = (stale, old) {
             view.fresh = false;
             // Each kind has a watch of its own: any of them may lag.
-            let lags: Vec<bool> = (0..7).map(|_| self.random.one_in(2)).collect();
+            let lags: Vec<bool> = (0..7)
+                .map(|_| self.config.stale_at_once || self.random.one_in(2))
+                .collect();
             let o = &mut view.observed;
             let mut which = lags.into_iter();
             let mut lag = || which.next() == Some(true);

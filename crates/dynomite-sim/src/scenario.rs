@@ -166,7 +166,11 @@ fn config_of(scenario: Scenario, seed: u64, without: Without) -> Config {
             config.racks = 1;
             config.quorum = false;
         }
-        Scenario::DroppedEvent | Scenario::StaleObservation => config.stale_ms = 5000,
+        Scenario::DroppedEvent => config.stale_ms = 5000,
+        Scenario::StaleObservation => {
+            config.stale_ms = 5000;
+            config.stale_at_once = true;
+        }
         Scenario::CalmRoll => config.calm = true,
         Scenario::AllReplicasLost => config.nodes = 1,
         _ => {}

@@ -46,6 +46,8 @@ pub struct Config {
     pub calm: bool,
     /// How many milliseconds old the operator's view may be.
     pub stale_ms: u64,
+    /// Whether everything is as old as the rest; else some kinds lag and others do not.
+    pub stale_at_once: bool,
     /// What is left out.
     pub without: Without,
 }
@@ -61,6 +63,7 @@ impl Default for Config {
             write_every: 3,
             calm: false,
             stale_ms: 0,
+            stale_at_once: false,
             without: Without::Nothing,
         }
     }

@@ -29,42 +29,42 @@ fn seeds(scenario: Scenario, count: u64) {
 
 #[test]
 fn provision() {
-    seeds(Scenario::Provision, 60);
+    seeds(Scenario::Provision, 70);
 }
 
 #[test]
 fn kill_things() {
-    seeds(Scenario::KillThings, 46);
+    seeds(Scenario::KillThings, 50);
 }
 
 #[test]
 fn mute_node() {
-    seeds(Scenario::MuteNode, 20);
+    seeds(Scenario::MuteNode, 14);
 }
 
 #[test]
 fn dropped_event() {
-    seeds(Scenario::DroppedEvent, 14);
+    seeds(Scenario::DroppedEvent, 8);
 }
 
 #[test]
 fn stale_observation() {
-    seeds(Scenario::StaleObservation, 14);
+    seeds(Scenario::StaleObservation, 8);
 }
 
 #[test]
 fn roll() {
-    seeds(Scenario::Roll, 10);
+    seeds(Scenario::Roll, 8);
 }
 
 #[test]
 fn calm_roll() {
-    seeds(Scenario::CalmRoll, 6);
+    seeds(Scenario::CalmRoll, 4);
 }
 
 #[test]
 fn all_replicas_lost() {
-    seeds(Scenario::AllReplicasLost, 30);
+    seeds(Scenario::AllReplicasLost, 38);
 }
 
 #[test]
