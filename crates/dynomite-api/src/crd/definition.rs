@@ -12,10 +12,11 @@ const MAX_SETTING: i64 = 1024;
 
 /// The definition of `DynomiteCluster`.
 ///
-/// It differs from what the derive gives in two points. No field is nullable:
+/// It differs from what the derive gives in three points. No field is nullable:
 /// an explicit `null` is the same as leaving the field out, so that rules and
-/// defaults see one case and not two. And the values of free settings end
-/// before a line does, because they become lines of configuration files.
+/// defaults see one case and not two. The values of free settings end before a
+/// line does, because they become lines of configuration files. And formats are
+/// those that Kubernetes knows.
 pub fn definition() -> CustomResourceDefinition {
     let mut definition = DynomiteCluster::crd();
     for version in &mut definition.spec.versions {
@@ -23,7 +24,7 @@ pub fn definition() -> CustomResourceDefinition {
         let Some(root) = schema.and_then(|s| s.open_api_v3_schema.as_mut()) else {
             continue;
         };
-        drop_nullable(root);
+        plain(root);
         let spec = root.properties.as_mut().and_then(|p| p.get_mut("spec"));
         let Some(parts) = spec.and_then(|s| s.properties.as_mut()) else {
             continue;
@@ -48,17 +49,22 @@ fn bound_settings(settings: &mut JSONSchemaProps) {
     }
 }
 
-fn drop_nullable(schema: &mut JSONSchemaProps) {
+fn plain(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
+    // Kubernetes knows no unsigned formats and warns of them at every apply;
+    // the bounds say the same.
+    if schema.format.as_deref() == Some("uint32") {
+        schema.format = Some("int64".into());
+    }
     for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
-        drop_nullable(property);
+        plain(property);
     }
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
-        drop_nullable(value);
+        plain(value);
     }
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(item)) => drop_nullable(item),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(drop_nullable),
+        Some(JSONSchemaPropsOrArray::Schema(item)) => plain(item),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(plain),
         None => {}
     }
 }
@@ -94,7 +100,7 @@ mod tests {
     #[test]
     fn no_field_is_nullable_and_settings_are_single_lines() {
         let text = text();
-        assert!(!text.contains("nullable"));
+        assert!(!text.contains("nullable") && !text.contains("format: uint"));
         assert_eq!(text.matches(r"^[^\r\n\x00]*$").count(), 2);
     }
 }
