@@ -154,7 +154,12 @@ impl Lifecycle {
             return None;
         }
         self.record.proof = Some(proof.clone());
-        self.order(now, Order::Record(Box::new(self.record.clone())));
+        let mut record = self.record.clone();
+        if proof.kind != ProofKind::Bootstrap {
+            // Written with the proof, so that nothing is left to write before it serves.
+            record.used.extend(self.spent_bootstrap());
+        }
+        self.order(now, Order::Record(Box::new(record)));
         Some(State::Recording {
             proof: Box::new(proof),
             entry,
@@ -180,7 +185,8 @@ impl Lifecycle {
             .and_then(|desired| desired.grant.clone());
         let before = self.record.used.len();
         self.record.used.retain(|used| match used {
-            Grant::Bootstrap { .. } => true,
+            // What earlier pods of this volume have used is not given again.
+            Grant::Bootstrap { pod_uid } => *pod_uid == self.pod_uid,
             Grant::AcceptLocal { .. } => given.as_ref() == Some(used),
         });
         if self.record.used.len() != before {
@@ -189,19 +195,27 @@ impl Lifecycle {
     }
 
     /// The bootstrap that opens nothing any more because there is something to
-    /// lose: clients may write, or a peer has passed a write on. It is there
-    /// until the disk knows.
-    pub(crate) fn spent_bootstrap(&self) -> Option<&Grant> {
+    /// lose: clients may write, or a peer has passed a write on. It is spent even
+    /// where the document does not give it now, for an operator that sees what
+    /// was could give it again. It is there until the disk knows.
+    pub(crate) fn spent_bootstrap(&self) -> Option<Grant> {
         let desired = self.desired.as_ref()?;
-        let grant = desired.grant.as_ref()?;
+        let grant = self.own_bootstrap();
+        let given = desired.grant.as_ref() == Some(&grant);
         let written = self.store.last().is_some_and(|sight| !sight.empty);
-        let spent = matches!(grant, Grant::Bootstrap { .. }) && (desired.serve || written);
-        (spent && !self.record.used.contains(grant)).then_some(grant)
+        let spent = desired.serve || (given && written);
+        (spent && !self.record.used.contains(&grant)).then_some(grant)
+    }
+
+    fn own_bootstrap(&self) -> Grant {
+        Grant::Bootstrap {
+            pod_uid: self.pod_uid.clone(),
+        }
     }
 
     /// Writes down that the bootstrap is spent, before the node is ready.
     pub(crate) fn order_spent_bootstrap(&mut self, now: Timestamp) -> bool {
-        let Some(grant) = self.spent_bootstrap().cloned() else {
+        let Some(grant) = self.spent_bootstrap() else {
             return false;
         };
         let mut record = self.record.clone();

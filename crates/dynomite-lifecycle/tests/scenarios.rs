@@ -141,6 +141,28 @@ fn a_bootstrapped_store_that_is_killed_never_begins_empty_again() {
 }
 
 #[test]
+fn a_permission_to_begin_empty_that_comes_back_opens_nothing() {
+    let mut world = World::unborn({
+        let mut desired = desired();
+        desired.grant = Some(bootstrap());
+        desired.serve = false;
+        desired
+    });
+    world.until("held", |world| world.phase() == NodePhase::Held);
+    world.desire(|desired| desired.grant = None);
+    world.desire(|desired| desired.serve = true);
+    world.until_ready();
+    // An operator whose view is older than that takes the word back.
+    world.desire(|desired| {
+        desired.grant = Some(bootstrap());
+        desired.serve = false;
+    });
+    world.kill(ProcessName::Store);
+    world.until("whole", |world| kind(world) != ProofKind::Unproven);
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+}
+
+#[test]
 fn before_the_ring_serves_a_bootstrap_can_be_used_again() {
     let mut world = World::unborn({
         let mut desired = desired();
@@ -230,7 +252,7 @@ fn where_others_have_the_data_a_persons_word_counts_once() {
     world.until_ready();
     assert_eq!(kind(&world), ProofKind::WarmUp);
     world.desire(|desired| desired.grant = None);
-    assert!(world.record.used.is_empty(), "it can be given again");
+    assert_eq!(world.record.used, [bootstrap()], "it can be given again");
 }
 
 #[test]

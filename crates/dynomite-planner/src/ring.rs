@@ -68,6 +68,16 @@ impl<'a> Ring<'a> {
         self.nodes.iter().filter(move |node| node.token == token)
     }
 
+    /// Whether any node says that it serves clients. It says so now, whatever
+    /// else was seen is older: such a ring has begun to serve.
+    pub fn serves(&self) -> bool {
+        let mut reports = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.report.as_ref().ok());
+        reports.any(|report| report.ready)
+    }
+
     /// The nodes of a rack.
     pub fn of_rack<'r>(&'r self, rack: &'r str) -> impl Iterator<Item = &'r Node<'a>> {
         self.nodes.iter().filter(move |node| node.rack.name == rack)

@@ -36,6 +36,8 @@ pub struct Oracle {
     served: BTreeSet<Token>,
     /// Stores whose acceptance has been taken note of.
     accepted: BTreeSet<String>,
+    /// Nodes that were told to serve.
+    told: BTreeSet<String>,
     /// Pods whose data a person has accepted.
     pub permitted: BTreeSet<String>,
 }
@@ -306,6 +308,12 @@ impl World {
         if let Some(old) = old.filter(back) {
             self.oracle
                 .fail(format!("{name} is moved back from {old:?} to {new:?}"));
+        }
+        if given.serve {
+            self.oracle.told.insert(name.to_owned());
+        } else if self.oracle.told.contains(name) {
+            self.oracle
+                .fail(format!("{name} was told to serve and is told not to"));
         }
         let said = self.oracle.settings.get(&given.cluster_generation);
         if said != Some(&given.engine.settings) {

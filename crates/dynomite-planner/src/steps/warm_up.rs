@@ -27,8 +27,12 @@ pub(super) fn warm_up(pass: &Pass<'_>) -> Step {
 
 /// Whether the record says that the ring may serve. The record, not the status:
 /// what is written first must be what is read, or a crash between the two could
-/// let a ring serve that still counts as empty.
+/// let a ring serve that still counts as empty. Nodes that serve have been told
+/// so: a view that is older than their word does not take it back.
 pub(super) fn gate_is_open(pass: &Pass<'_>) -> bool {
+    if pass.ring.serves() {
+        return true;
+    }
     let record = pass.observed.config_maps.get(&pass.cluster.token_record());
     record
         .and_then(|map| map.metadata.annotations.as_ref())
@@ -49,14 +53,10 @@ pub(crate) fn grant(pass: &Pass<'_>, node: &Node<'_>) -> Option<Grant> {
         .observed
         .config_maps
         .contains_key(&pass.cluster.token_record());
-    let never_served = pass.ring.served_since.is_none() && record_is_there;
-    let somebody_serves = pass
-        .ring
-        .replicas(node.token)
-        .any(|replica| replica.report.as_ref().is_ok_and(|report| report.ready));
+    let never_served = pass.ring.served_since.is_none() && record_is_there && !pass.ring.serves();
     // It is taken back once it has been used, and before a ring begins without the node.
     let over = node.poised() || matches!(gate::readiness(pass), gate::Readiness::WithoutMissing);
-    (never_served && !somebody_serves && !over).then_some(Grant::Bootstrap { pod_uid })
+    (never_served && !over).then_some(Grant::Bootstrap { pod_uid })
 }
 
 /// Whether a person has accepted what this pod has, and no other of its name.
@@ -188,6 +188,7 @@ mod tests {
 
     use super::*;
     use crate::observed::Seen;
+    use crate::plan::Action;
     use crate::world::{World, resource};
 
     fn grants(world: &World) -> Vec<Option<Grant>> {
@@ -210,6 +211,18 @@ mod tests {
         // The record is gone: the status still knows, and the volumes would.
         world.observed.config_maps.clear();
         assert!(grants(&world).iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn an_older_view_takes_no_word_back_from_a_ring_that_serves() {
+        let mut world = World::settled(3, 2);
+        let record = world.observed.config_maps.get_mut("ring-tokens");
+        record.expect("it is there").metadata.annotations = None;
+        world.resource.status = None;
+        assert!(grants(&world).iter().all(Option::is_none));
+        let plan = world.plan();
+        let assigns = |action: &Action| matches!(action, Action::Assign { .. });
+        assert!(!plan.actions.iter().any(|planned| assigns(&planned.action)));
     }
 
     #[test]
