@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use dynomite_e2e::Tally;
-use redis::{Client, Connection, RedisResult};
+use redis::{Client, Connection, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult};
 
 /// How long a connection, and an answer, may take.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -139,7 +139,10 @@ fn until_input_ends(seconds: u64) -> Arc<AtomicBool> {
 }
 
 fn connect(target: &str) -> Result<Connection> {
-    let client = Client::open(format!("redis://{target}"))?;
+    // Netflix's engine closes the connection on CLIENT SETINFO, which this client begins with.
+    let greeting = RedisConnectionInfo::default().set_skip_set_lib_name();
+    let info = format!("redis://{target}").into_connection_info()?;
+    let client = Client::open(info.set_redis_settings(greeting))?;
     let connection = client.get_connection_with_timeout(PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
