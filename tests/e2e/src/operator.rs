@@ -51,6 +51,8 @@ impl Operator {
             .args(["upgrade", "--install", RELEASE])
             .arg(&self.chart);
         command.args(["--namespace", NAMESPACE]);
+        // The API tests apply the definition by itself, as some users do.
+        command.args(["--take-ownership", "--force-conflicts"]);
         for value in [
             format!("image.repository={repository}"),
             format!("image.tag={tag}"),

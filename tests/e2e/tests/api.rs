@@ -1,7 +1,9 @@
 //! The resource as the API server sees it: what is refused and with which words, and what is filled in.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use dynomite_e2e::{Cluster, Namespace};
+use dynomite_e2e::{Cluster, Namespace, wait_for};
 use serde_json::{Value, json};
 
 fn cluster_with_definition() -> Result<Cluster> {
@@ -20,6 +22,15 @@ fn cluster_with_definition() -> Result<Cluster> {
         "--timeout=30s",
         "crd/dynomiteclusters.dynomite.io",
     ])?;
+    // The server tells of a new kind a moment after it accepts objects of it.
+    wait_for("the kind to be listed", Duration::from_secs(30), || {
+        let said = cluster.try_kubectl(&["explain", "dyn"], None)?;
+        Ok(if said.success {
+            Ok(())
+        } else {
+            Err(said.stderr)
+        })
+    })?;
     Ok(cluster)
 }
 
