@@ -179,6 +179,7 @@ fn desired() -> NodeDesired {
         peers: Vec::new(),
         donors: Vec::new(),
         grant: None,
+        distrust: None,
         serve: false,
         consistency: Consistency::default(),
         engine: EngineSettings::default(),

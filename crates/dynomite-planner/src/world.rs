@@ -627,6 +627,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
             version: String::new(),
             uptime_seconds: 0,
             peers_connected: None,
+            received: None,
         }),
         store_process: ProcessFacts::default(),
         engine_process: ProcessFacts::default(),

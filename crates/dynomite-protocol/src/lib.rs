@@ -10,6 +10,7 @@ pub mod consistency;
 pub mod dnode;
 pub mod hash;
 pub mod limits;
+pub mod received;
 pub mod resp;
 pub mod seeds;
 pub mod token;

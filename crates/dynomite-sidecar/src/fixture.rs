@@ -56,6 +56,7 @@ pub(crate) fn desired() -> NodeDesired {
         ],
         donors: vec![donor("ring-dc1-b-0")],
         grant: None,
+        distrust: None,
         serve: true,
         consistency: Consistency::default(),
         engine: EngineSettings {
@@ -121,6 +122,7 @@ pub(crate) fn report() -> NodeReport {
             version: "0.1.0".to_owned(),
             uptime_seconds: 7,
             peers_connected: None,
+            received: None,
         }),
         store_process: process.clone(),
         engine_process: process,

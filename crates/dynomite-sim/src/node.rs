@@ -436,6 +436,7 @@ impl Node {
                 version: String::new(),
                 uptime_seconds: 1,
                 peers_connected: None,
+                received: None,
             },
             ping,
             client_requests: engine.requests,

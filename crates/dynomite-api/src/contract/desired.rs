@@ -36,6 +36,9 @@ pub struct NodeDesired {
     /// The permission to call the data proven without a donor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,
+    /// The proof that counts no longer, if there is one: the node warms up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distrust: Option<Distrust>,
     /// Whether the node may get client traffic once its data is proven.
     pub serve: bool,
     /// How many replicas must agree.
@@ -165,6 +168,22 @@ impl Grant {
             Self::Bootstrap { pod_uid } | Self::AcceptLocal { pod_uid } => pod_uid,
         }
     }
+}
+
+/// The word that a node's data is not whole any more: it has missed writes that
+/// its replicas have. The node gives up its proof and copies a donor.
+///
+/// It names the proof it was said of, so the proof that the next warm-up brings
+/// is another, and the word has no effect when it is repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Distrust {
+    /// The pod whose proof it is.
+    pub pod_uid: String,
+    /// [`Proof::since`](super::Proof::since) of that proof.
+    pub proof_since: jiff::Timestamp,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// How many replicas of a datacenter must agree before a client is answered.

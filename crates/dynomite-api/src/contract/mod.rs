@@ -5,14 +5,18 @@
 //! holds only facts that the node itself can know; the operator joins them with
 //! what it sees in Kubernetes.
 
+mod cut;
 mod desired;
 mod paths;
 mod report;
 
+pub use cut::Cut;
 pub use desired::{
-    ClusterRef, Consistency, ConsistencyLevel, Donor, EngineSettings, Grant, HealthSettings,
-    NodeDesired, NodeIdentity, Peer, Persistence, Settings, StoreKind, StoreSettings,
+    ClusterRef, Consistency, ConsistencyLevel, Distrust, Donor, EngineSettings, Grant,
+    HealthSettings, NodeDesired, NodeIdentity, Peer, Persistence, Settings, StoreKind,
+    StoreSettings,
 };
+pub use dynomite_protocol::received::{Received, Source};
 pub use paths::*;
 pub use report::{
     Awaiting, DesiredMark, EngineFacts, EngineState, NodePhase, NodeReport, ProcessFacts, Proof,

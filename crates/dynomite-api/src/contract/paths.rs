@@ -19,6 +19,8 @@ pub const PATH_DESIRED: &str = "/v1/desired";
 pub const PATH_REPORT: &str = "/v1/report";
 /// `GET` with `Upgrade: dynomite-replication`: a stream to this node's store for a same-token peer.
 pub const PATH_REPLICATION: &str = "/v1/replication";
+/// `GET`, by a same-token peer that copies this node: a [`Cut`](super::Cut).
+pub const PATH_CUT: &str = "/v1/cut";
 /// The protocol named in the `Upgrade` header of [`PATH_REPLICATION`].
 pub const UPGRADE_REPLICATION: &str = "dynomite-replication";
 

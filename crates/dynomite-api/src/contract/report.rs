@@ -1,5 +1,6 @@
 //! What a node says of itself.
 
+use dynomite_protocol::received::Received;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +184,10 @@ pub struct EngineFacts {
     /// Peers of the ring map it is connected to; absent when it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers_connected: Option<u32>,
+    /// Which numbered writes it has received of whom; absent when it does not
+    /// number them, as Netflix's engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received: Option<Received>,
 }
 
 /// The engine's state, as its REST interface names it.

@@ -146,6 +146,7 @@ pub fn desired() -> NodeDesired {
         ],
         donors: vec![donor("b"), donor("c")],
         grant: None,
+        distrust: None,
         serve: true,
         consistency: Consistency::default(),
         engine: EngineSettings {
@@ -695,6 +696,7 @@ impl World {
                 version: String::new(),
                 uptime_seconds: 1,
                 peers_connected: None,
+                received: None,
             },
             ping,
             client_requests: engine.requests,

@@ -74,6 +74,7 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         peers: peers(pass, node),
         donors: donors(pass.ring, node),
         grant: grant(pass, node),
+        distrust: None,
         // Opened for all at once, and only once it stands in the token record.
         serve: super::warm_up::gate_is_open(pass),
         consistency: cluster.consistency,

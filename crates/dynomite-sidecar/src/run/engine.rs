@@ -107,6 +107,7 @@ fn read_info(info: &Value, state: EngineState) -> EngineSight {
             version: text("version"),
             uptime_seconds: either("uptime").unwrap_or_default(),
             peers_connected: either("peers_connected").and_then(|n| u32::try_from(n).ok()),
+            received: None,
         },
         ping: PingAnswer::NotAsked,
         client_requests: count("client_read_requests") + count("client_write_requests"),

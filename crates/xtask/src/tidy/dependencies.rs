@@ -45,7 +45,7 @@ const KUBERNETES_TYPES: &[&str] = &["k8s-openapi", "kube", "schemars"];
 
 const TABLE: &[Allowed] = &[
     language("dynomite-protocol", &[], &[]),
-    language("dynomite-api", &[], KUBERNETES_TYPES),
+    language("dynomite-api", &["dynomite-protocol"], KUBERNETES_TYPES),
     language("dynomite-planner", &["dynomite-api"], KUBERNETES_TYPES),
     language(
         "dynomite-lifecycle",
