@@ -186,7 +186,9 @@ mod tests {
 
     fn source(arrived: &[u64]) -> Source {
         let mut source = Source::default();
-        arrived.iter().for_each(|number| source.arrived(*number));
+        for number in arrived {
+            source.arrived(*number);
+        }
         source
     }
 
