@@ -11,6 +11,7 @@ pub mod dnode;
 pub mod hash;
 pub mod limits;
 pub mod received;
+pub mod replication;
 pub mod resp;
 pub mod seeds;
 pub mod token;

@@ -94,11 +94,11 @@ impl Source {
         if first > last {
             return 0;
         }
-        let lost = self.missing.iter().map(|&(from, to)| {
+        let gone = self.missing.iter().map(|&(from, to)| {
             let (from, to) = (from.max(first), to.min(last));
             if from > to { 0 } else { to - from + 1 }
         });
-        last - first + 1 - lost.sum::<u64>()
+        last - first + 1 - gone.sum::<u64>()
     }
 }
 
