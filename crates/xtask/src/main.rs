@@ -37,6 +37,8 @@ enum Command {
     Tidy,
     /// Runs every check and test suite that this machine can.
     Test(suite::Arguments),
+    /// Harms a ring at random under a recorded load, and judges what became of the data.
+    Chaos(suite::Chaos),
     /// From nothing to a three-zone ring that serves, with a proof that it does.
     Demo(demo::Arguments),
 }
@@ -60,6 +62,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Manifests => manifests::run(),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => suite::run(&arguments),
+        Command::Chaos(arguments) => suite::chaos(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }
 }

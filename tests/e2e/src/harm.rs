@@ -15,15 +15,20 @@ pub const ENGINE: &[&str] = &["dynomite"];
 pub const SIDECAR: &[&str] = &["dynomite-sideca"];
 
 /// Kills, with SIGKILL, the processes of a pod that are called one of `names`.
+pub fn kill(pod_uid: &str, names: &[&str]) -> Result<()> {
+    signal(pod_uid, names, "KILL")
+}
+
+/// Sends a signal to the processes of a pod that are called one of `names`.
 ///
 /// The embedded cluster's processes are this machine's: they are found by the
 /// control group that carries the pod's UID.
-pub fn kill(pod_uid: &str, names: &[&str]) -> Result<()> {
+pub fn signal(pod_uid: &str, names: &[&str], signal: &str) -> Result<()> {
     let pids = processes(pod_uid, names)?;
     ensure!(!pids.is_empty(), "pod {pod_uid} has no process {names:?}");
     for pid in pids {
         let mut command = Command::new("kill");
-        command.args(["-KILL", &pid.to_string()]);
+        command.args([&format!("-{signal}"), &pid.to_string()]);
         let output = run(command, None)?;
         ensure!(output.success, "kill {pid}: {}", output.stderr);
     }

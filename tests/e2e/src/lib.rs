@@ -1,6 +1,9 @@
 //! What the end-to-end tests share: the cluster they run on, namespaces, waiting for conditions.
 
+pub mod chaos;
+pub mod client;
 pub mod cluster;
+pub mod ended;
 pub mod harm;
 pub mod load;
 pub mod namespace;

@@ -1,4 +1,4 @@
-//! Clients inside the cluster's network: the program `dynomite-load`, run where Services have addresses.
+//! Clients inside the cluster's network: programs of this package, run where Services have addresses.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -35,14 +35,14 @@ pub struct Load {
     stdin: Option<ChildStdin>,
 }
 
-fn program(args: &[String]) -> Result<Command> {
+fn program(name: &str, args: &[String]) -> Result<Command> {
     // Cargo puts test programs into `deps/` beside the package's own programs.
     let test = std::env::current_exe()?;
     let load = test
         .ancestors()
         .nth(2)
         .context("a test program lies in a target folder")?
-        .join("dynomite-load");
+        .join(name);
     let mut command = Command::new(variable("DYNOMITE_E2E_XTASK")?);
     command.args(["cluster", "exec", "--"]).arg(load).args(args);
     Ok(command)
@@ -56,8 +56,14 @@ impl Load {
 
     /// Starts a load; returns once it says that it is under way.
     pub fn start(args: &[&str]) -> Result<Self> {
+        Self::start_program("dynomite-load", args)
+    }
+
+    /// Starts another program of this package in the same way; returns once it says that it is
+    /// under way.
+    pub fn start_program(name: &str, args: &[&str]) -> Result<Self> {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        let mut child = program(&args)?
+        let mut child = program(name, &args)?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
@@ -73,15 +79,25 @@ impl Load {
     }
 
     /// Ends the load and reads what it has counted.
-    pub fn stop(mut self) -> Result<Tally> {
-        drop(self.stdin.take());
-        self.result()
+    pub fn stop(self) -> Result<Tally> {
+        serde_json::from_slice(&self.end()?).context("the load prints its tally")
     }
 
-    fn result(self) -> Result<Tally> {
+    /// Ends the program and gives back what it has printed.
+    pub fn end(mut self) -> Result<Vec<u8>> {
+        drop(self.stdin.take());
+        self.output()
+    }
+
+    /// Waits for the program's own end and gives back what it has printed.
+    pub fn output(self) -> Result<Vec<u8>> {
         let _held_open_until_the_end = self.stdin;
         let output = self.child.wait_with_output()?;
         ensure!(output.status.success(), "the load failed");
-        serde_json::from_slice(&output.stdout).context("the load prints its tally")
+        Ok(output.stdout)
+    }
+
+    fn result(self) -> Result<Tally> {
+        serde_json::from_slice(&self.output()?).context("the load prints its tally")
     }
 }

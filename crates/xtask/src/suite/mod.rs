@@ -46,8 +46,41 @@ pub(crate) struct Arguments {
     /// Runs the end-to-end tests with this `dynomite` binary as the engine.
     #[arg(long, value_name = "PATH")]
     engine: Option<std::path::PathBuf>,
+    #[arg(skip)]
+    chaos: Option<Chaos>,
     #[command(flatten)]
     cluster: cluster::Options,
+}
+
+/// What `cargo xtask chaos` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Chaos {
+    /// How long the ring is harmed.
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
+    /// Which harms come, and when: the same seed gives the same ones.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Runs with this `dynomite` binary as the engine.
+    #[arg(long, value_name = "PATH")]
+    engine: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    cluster: cluster::Options,
+}
+
+/// The test that harms a ring at random.
+const CHAOS: &str = "ring_survives_chaos";
+
+/// Harms a ring under a recorded load and judges what became of it.
+pub(crate) fn chaos(chaos: &Chaos) -> Result<()> {
+    run(&Arguments {
+        parts: vec![Part::E2e],
+        filter: Some(CHAOS.to_owned()),
+        long: false,
+        engine: chaos.engine.clone(),
+        cluster: chaos.cluster.clone(),
+        chaos: Some(chaos.clone()),
+    })
 }
 
 /// Runs the parts, prints times and counts, fails if anything did.
@@ -277,6 +310,10 @@ fn environment(
     ];
     if arguments.long {
         environment.push(("DYNOMITE_TEST_LONG", "1".into()));
+    }
+    if let Some(chaos) = &arguments.chaos {
+        environment.push(("DYNOMITE_CHAOS_MINUTES", chaos.minutes.to_string().into()));
+        environment.push(("DYNOMITE_CHAOS_SEED", chaos.seed.to_string().into()));
     }
     Ok(environment)
 }

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use dynomite_e2e::Tally;
-use redis::{Client, Connection, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult};
+use dynomite_e2e::client::{PATIENCE, connect};
+use dynomite_e2e::ended::until_input_ends;
+use redis::{Connection, RedisResult};
 
-/// How long a connection, and an answer, may take.
-const PATIENCE: Duration = Duration::from_secs(6);
 /// How many keys one pipeline carries.
 const BATCH: u64 = 500;
 /// How many examples of failures are kept.
@@ -118,35 +118,6 @@ fn main() -> Result<()> {
     };
     println!("{}", serde_json::to_string(&tally)?);
     Ok(())
-}
-
-/// A flag that rises when the input ends or the time is up.
-fn until_input_ends(seconds: u64) -> Arc<AtomicBool> {
-    let ended = Arc::new(AtomicBool::new(false));
-    let by_input = Arc::clone(&ended);
-    thread::spawn(move || {
-        let mut rest = Vec::new();
-        // An input that cannot be read has ended, too.
-        let _ = std::io::stdin().read_to_end(&mut rest);
-        by_input.store(true, Ordering::Relaxed);
-    });
-    let by_time = Arc::clone(&ended);
-    thread::spawn(move || {
-        thread::sleep(Duration::from_secs(seconds));
-        by_time.store(true, Ordering::Relaxed);
-    });
-    ended
-}
-
-fn connect(target: &str) -> Result<Connection> {
-    // Netflix's engine closes the connection on CLIENT SETINFO, which this client begins with.
-    let greeting = RedisConnectionInfo::default().set_skip_set_lib_name();
-    let info = format!("redis://{target}").into_connection_info()?;
-    let client = Client::open(info.set_redis_settings(greeting))?;
-    let connection = client.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
-    Ok(connection)
 }
 
 fn key(index: u64) -> String {

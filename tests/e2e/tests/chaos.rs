@@ -1,0 +1,276 @@
+//! Harm at random under a recorded load: nothing acknowledged is lost, nothing happens twice, the racks end equal.
+//!
+//! `cargo xtask chaos --minutes N --seed S` runs it for longer, or again. One harm
+//! at a time: what two at once may lose is not promised, because two racks of
+//! three are a quorum.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use dynomite_e2e::chaos::{History, Random, State, check};
+use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, SIDECAR, STORE};
+use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
+use serde_json::json;
+
+const NAMESPACE: &str = "e2e-chaos";
+/// Within what time a ring is whole again after a harm.
+const SETTLED_WITHIN: Duration = Duration::from_mins(3);
+/// Within what time a change has gone through all six nodes.
+const ROLLED_WITHIN: Duration = Duration::from_mins(6);
+
+/// What is done to a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    KillStore,
+    KillEngine,
+    KillSidecar,
+    /// The store stands still for some seconds.
+    HangStore,
+    /// The pod is gone at once, with its memory.
+    KillPod,
+    /// The pod leaves in order.
+    DeletePod,
+    /// A zone is cut off the network, its clients with it.
+    CutZone,
+    RestartOperator,
+    StopApiServer,
+    LiveSetting,
+    RollingChange,
+}
+
+const HARMS: [Harm; 11] = [
+    Harm::KillStore,
+    Harm::KillEngine,
+    Harm::KillSidecar,
+    Harm::HangStore,
+    Harm::KillPod,
+    Harm::DeletePod,
+    Harm::CutZone,
+    Harm::RestartOperator,
+    Harm::StopApiServer,
+    Harm::LiveSetting,
+    Harm::RollingChange,
+];
+
+struct World<'a> {
+    cluster: &'a Cluster,
+    operator: &'a Operator,
+    ring: &'a Ring<'a>,
+    random: Random,
+    /// How often a setting was changed: each change gives another value.
+    changes: u64,
+}
+
+fn number(name: &str, otherwise: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().with_context(|| format!("{name}={text}")),
+        Err(_) => Ok(otherwise),
+    }
+}
+
+#[test]
+fn ring_survives_chaos() -> Result<()> {
+    let minutes = number("DYNOMITE_CHAOS_MINUTES", 5)?;
+    let seed = number("DYNOMITE_CHAOS_SEED", 1)?;
+    println!("{minutes} minutes of harm, seed {seed}");
+    let cluster = Cluster::from_env()?;
+    let operator = Operator::ensure(&cluster)?;
+    let namespace = Namespace::create(&cluster, NAMESPACE)?;
+    let ring = Ring::example(&cluster, &namespace, "three-zones.yaml")?;
+    ring.wait_ready()?;
+    let mut world = World {
+        cluster: &cluster,
+        operator: &operator,
+        ring: &ring,
+        random: Random::new(seed),
+        changes: 0,
+    };
+    let file = std::env::temp_dir().join(format!("dynomite-chaos-{}.jsonl", std::process::id()));
+    let load = start_load(&ring, &file, seed, minutes)?;
+    let harmed = world.harm_for(Duration::from_mins(minutes));
+    load.end()?;
+    harmed?;
+    world.settled(SETTLED_WITHIN)?;
+    world.judge(&file)?;
+    std::fs::remove_file(&file)?;
+    namespace.delete(Duration::from_mins(2))
+}
+
+fn start_load(ring: &Ring, file: &Path, seed: u64, minutes: u64) -> Result<Load> {
+    let targets = ring.rack_targets()?.join(",");
+    let file = file.to_str().context("a path in UTF-8")?;
+    // It is ended from here; the bound is for the case that this process dies.
+    let seconds = (minutes * 60 * 3 + 600).to_string();
+    let seed = seed.to_string();
+    let args = [
+        "write",
+        "--targets",
+        &targets,
+        "--history",
+        file,
+        "--seed",
+        &seed,
+        "--seconds",
+        &seconds,
+    ];
+    Load::start_program("dynomite-history", &args)
+}
+
+impl World<'_> {
+    /// Harms the ring until the time is up, every kind before any comes again.
+    fn harm_for(&mut self, time: Duration) -> Result<()> {
+        let begin = Instant::now();
+        let mut bag: Vec<Harm> = Vec::new();
+        while begin.elapsed() < time {
+            if bag.is_empty() {
+                bag = HARMS.to_vec();
+            }
+            let index = self.random.below(bag.len() as u64);
+            let harm = bag.swap_remove(usize::try_from(index)?);
+            let at = begin.elapsed().as_secs();
+            let struck = Instant::now();
+            let what = self
+                .strike(harm)
+                .with_context(|| format!("{harm:?} after {at} s"))?;
+            let limit = if harm == Harm::RollingChange {
+                ROLLED_WITHIN
+            } else {
+                SETTLED_WITHIN
+            };
+            self.settled(limit)
+                .with_context(|| format!("{what} after {at} s\n{}", self.ring.describe()))?;
+            println!(
+                "{at:4} s: {what}: whole again after {:.1} s",
+                struck.elapsed().as_secs_f64()
+            );
+        }
+        Ok(())
+    }
+
+    /// Does one harm; says what it was.
+    fn strike(&mut self, harm: Harm) -> Result<String> {
+        let uids = self.ring.pod_uids()?;
+        let pods: Vec<&String> = uids.keys().collect();
+        let pod = (*self.random.pick(&pods)).clone();
+        let uid = &uids[&pod];
+        let seconds = 3 + self.random.below(12);
+        match harm {
+            Harm::KillStore => harm::kill(uid, STORE)?,
+            Harm::KillEngine => harm::kill(uid, ENGINE)?,
+            Harm::KillSidecar => harm::kill(uid, SIDECAR)?,
+            Harm::HangStore => {
+                harm::signal(uid, STORE, "STOP")?;
+                thread::sleep(Duration::from_secs(seconds));
+                // It may have been ended meanwhile: then it needs no waking.
+                let _ = harm::signal(uid, STORE, "CONT");
+                return Ok(format!("the store of {pod} stood still for {seconds} s"));
+            }
+            Harm::KillPod => self.delete(&pod, &["--grace-period=0", "--force"])?,
+            Harm::DeletePod => self.delete(&pod, &[])?,
+            Harm::CutZone => {
+                let node = format!("node{}", 1 + self.random.below(3));
+                let _cut = CutOff::node(&node)?;
+                thread::sleep(Duration::from_secs(seconds));
+                return Ok(format!("{node} was cut off for {seconds} s"));
+            }
+            Harm::RestartOperator => {
+                for pod in self.operator.pods()? {
+                    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+                    let namespace = dynomite_e2e::operator::NAMESPACE;
+                    let args = ["delete", "pod", name, "-n", namespace, "--wait=false"];
+                    self.cluster.kubectl(&args)?;
+                }
+                self.operator.wait_available()?;
+                return Ok("the operator was restarted".to_owned());
+            }
+            Harm::StopApiServer => {
+                let _stopped = NoApiServer::begin()?;
+                thread::sleep(Duration::from_secs(seconds));
+                return Ok(format!("the API server was away for {seconds} s"));
+            }
+            Harm::LiveSetting => {
+                self.changes += 1;
+                let hz = (10 + self.changes % 10).to_string();
+                self.ring
+                    .patch(&json!({"spec": {"store": {"settings": {"hz": hz}}}}))?;
+                return Ok(format!("hz was set to {hz}"));
+            }
+            Harm::RollingChange => {
+                self.changes += 1;
+                let size = (16384 + 512 * (self.changes % 16)).to_string();
+                self.ring
+                    .patch(&json!({"spec": {"dynomite": {"settings": {"mbuf_size": size}}}}))?;
+                self.rolled(&uids)?;
+                return Ok(format!("mbuf_size {size} was rolled through"));
+            }
+        }
+        Ok(format!("{harm:?} {pod}"))
+    }
+
+    fn delete(&self, pod: &str, how: &[&str]) -> Result<()> {
+        let namespace = self.ring.namespace();
+        let mut args = vec!["delete", "pod", pod, "-n", namespace, "--wait=false"];
+        args.extend(how);
+        self.cluster.kubectl(&args).map(drop)
+    }
+
+    fn rolled(&self, before: &BTreeMap<String, String>) -> Result<()> {
+        wait_for("every pod to be another one", ROLLED_WITHIN, || {
+            let now = self.ring.pod_uids()?;
+            let old = now
+                .values()
+                .filter(|uid| before.values().any(|b| b == *uid));
+            let old = old.count();
+            Ok(if old == 0 && now.len() == before.len() {
+                Ok(())
+            } else {
+                Err(format!("{old} old pods"))
+            })
+        })
+    }
+
+    /// Waits until the ring is Ready, all nodes are endpoints, and nothing is left to do.
+    fn settled(&self, limit: Duration) -> Result<()> {
+        wait_for("the ring to be whole", limit, || {
+            let ready = self.ring.condition("Ready")?;
+            let reconciling = self.ring.condition("Reconciling")?;
+            let endpoints = self.ring.endpoints(&self.ring.name)?.len();
+            let whole = ready.0 == "True" && reconciling.0 == "False" && endpoints == 6;
+            Ok(if whole {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{endpoints} endpoints, Ready {}: {}; Reconciling {}: {}",
+                    ready.0, ready.2, reconciling.0, reconciling.2
+                ))
+            })
+        })
+    }
+
+    /// Judges the history by what every rack holds, and the stores by their number of keys.
+    fn judge(&self, file: &Path) -> Result<()> {
+        let path = file.to_str().context("a path in UTF-8")?;
+        let targets = self.ring.rack_targets()?.join(",");
+        let args = ["read", "--targets", &targets, "--history", path];
+        let printed = Load::start_program("dynomite-history", &args)?.output()?;
+        let racks: BTreeMap<String, State> = serde_json::from_slice(&printed)?;
+        let history = History::load(BufReader::new(File::open(file)?))?;
+        let verdict = check(&history, &racks);
+        println!("{verdict}");
+        ensure!(racks.len() == 3, "not every rack was read");
+        ensure!(
+            verdict.acknowledged > 1000,
+            "hardly anything was written: the judgement would say nothing"
+        );
+        ensure!(
+            verdict.complained == 0,
+            "the history is left in {path}: {verdict}"
+        );
+        Ok(())
+    }
+}
