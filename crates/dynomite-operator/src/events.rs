@@ -143,7 +143,10 @@ pub fn changes(old: &DynomiteClusterStatus, new: &DynomiteClusterStatus) -> Vec<
             }
             _ => {}
         }
-        for (reason, message) in nodes(old, new).take(NODES_TOLD_MAX) {
+        // While a ring comes up its nodes become ready for the first time.
+        let returns = has_been_ready(old);
+        let news = nodes(old, new).filter(|(reason, _)| returns || *reason != Reason::NodeReturned);
+        for (reason, message) in news.take(NODES_TOLD_MAX) {
             tell(reason, message);
         }
     }
@@ -157,6 +160,15 @@ fn has_been_available(status: &DynomiteClusterStatus) -> bool {
         return false;
     };
     condition(&status.conditions, ConditionType::Available)
+        .is_some_and(|c| c.status == "True" || c.last_transition_time.0 > since.0)
+}
+
+/// Whether every node has been ready at least once since the ring serves.
+fn has_been_ready(status: &DynomiteClusterStatus) -> bool {
+    let Some(since) = &status.served_since else {
+        return false;
+    };
+    condition(&status.conditions, ConditionType::Ready)
         .is_some_and(|c| c.status == "True" || c.last_transition_time.0 > since.0)
 }
 
@@ -210,7 +222,7 @@ mod tests {
     use dynomite_api::Token;
     use dynomite_api::crd::{RackStatus, set_condition};
     use jiff::{SignedDuration, Timestamp};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
     use super::*;
 
@@ -238,7 +250,8 @@ mod tests {
             }],
             ..DynomiteClusterStatus::default()
         };
-        with(status, ConditionType::Available, true)
+        let status = with(status, ConditionType::Available, true);
+        with(status, ConditionType::Ready, true)
     }
 
     fn with(
@@ -333,6 +346,22 @@ mod tests {
         let opened = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1);
         old.served_since = Some(Time(opened));
         assert!(reasons(&old, &new).is_empty());
+    }
+
+    #[test]
+    fn a_node_returns_only_to_a_ring_that_was_complete() {
+        let mut old = status(&[("x", false, NodePhase::Held)]);
+        let new = status(&[("x", true, NodePhase::Serving)]);
+        // Two racks of three serve, and the third comes up: it was never away.
+        let ready = |c: &&mut Condition| c.type_ == ConditionType::Ready.name();
+        let first = old.conditions.iter_mut().find(ready).expect("it is there");
+        first.status = "False".to_owned();
+        first.last_transition_time = Time(Timestamp::UNIX_EPOCH);
+        assert_eq!(reasons(&old, &new), [Reason::Ready]);
+        // It was complete, and a node went.
+        let flipped = old.conditions.iter_mut().find(ready).expect("it is there");
+        flipped.last_transition_time = Time(Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1));
+        assert_eq!(reasons(&old, &new), [Reason::Ready, Reason::NodeReturned]);
     }
 
     /// The reasons in the planner's source, which tells of what it does itself.
