@@ -122,6 +122,8 @@ pub struct Memory {
     pub warnings: Option<(Instant, BTreeMap<String, String>)>,
     /// When the status was last written.
     pub status_written: Option<Instant>,
+    /// How long the last pass waited for the nodes' reports.
+    pub asking: Duration,
     /// How often to look.
     pub pace: Pace,
 }

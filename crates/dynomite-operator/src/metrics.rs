@@ -1,5 +1,6 @@
 //! What `/metrics` shows: the operator's own work, and one line per fact of each cluster.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dynomite_api::crd::{ConditionType, DynomiteClusterStatus, condition};
@@ -28,6 +29,7 @@ pub struct Metrics {
     nodes: Family<ClusterLabels, Gauge>,
     nodes_ready: Family<ClusterLabels, Gauge>,
     headroom: Family<ClusterLabels, Gauge>,
+    spent: Family<Spent, Counter<f64, AtomicU64>>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -57,6 +59,18 @@ struct ClusterLabels {
     cluster: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Spent {
+    namespace: String,
+    cluster: String,
+    part: &'static str,
+}
+
+/// What a pass spent on its own work and calls.
+const PART_OWN: &str = "own";
+/// What a pass spent waiting for the nodes' reports.
+const PART_NODES: &str = "nodes";
+
 impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
@@ -74,6 +88,7 @@ impl Default for Metrics {
             nodes: Family::default(),
             nodes_ready: Family::default(),
             headroom: Family::default(),
+            spent: Family::default(),
         };
         metrics.register();
         metrics
@@ -129,12 +144,31 @@ impl Metrics {
             "Replicas that the scarcest token may still lose; negative when too many are lost",
             self.headroom.clone(),
         );
+        of_cluster.register_with_unit(
+            "reconcile",
+            "Time spent in passes over the cluster, by part: waiting for the reports of its nodes, and all else",
+            Unit::Seconds,
+            self.spent.clone(),
+        );
     }
 
     /// Counts a reconcile.
     pub fn reconciled(&self, outcome: &'static str, took: Duration) {
         self.reconciles.get_or_create(&Outcome { outcome }).inc();
         self.duration.observe(took.as_secs_f64());
+    }
+
+    /// Adds what a pass over a cluster took, and how much of it was waiting for
+    /// the reports of its nodes.
+    pub fn spent(&self, key: &ClusterKey, took: Duration, asking: Duration) {
+        for (part, time) in [
+            (PART_OWN, took.saturating_sub(asking)),
+            (PART_NODES, asking),
+        ] {
+            self.spent
+                .get_or_create(&Spent::of(key, part))
+                .inc_by(time.as_secs_f64());
+        }
     }
 
     /// Counts a call that failed.
@@ -198,6 +232,9 @@ impl Metrics {
         ] {
             family.remove(&labels);
         }
+        for part in [PART_OWN, PART_NODES] {
+            self.spent.remove(&Spent::of(key, part));
+        }
     }
 
     /// All metrics in the text format of `OpenMetrics`.
@@ -217,6 +254,16 @@ impl ClusterLabels {
     }
 }
 
+impl Spent {
+    fn of(key: &ClusterKey, part: &'static str) -> Self {
+        Self {
+            namespace: key.namespace.clone(),
+            cluster: key.name.clone(),
+            part,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,9 +277,17 @@ mod tests {
         };
         metrics.cluster(&key, &DynomiteClusterStatus::default());
         metrics.reconciled("ok", Duration::from_millis(3));
+        metrics.spent(&key, Duration::from_millis(750), Duration::from_millis(250));
         let text = metrics.text().expect("text");
         assert!(text.contains(r#"dynomite_cluster_ready{namespace="db",cluster="ring"} 0"#));
         assert!(text.contains(r#"dynomite_operator_reconciles_total{outcome="ok"} 1"#));
+        let of_ring = r#"namespace="db",cluster="ring""#;
+        for (part, seconds) in [("own", "0.5"), ("nodes", "0.25")] {
+            let line = format!(
+                r#"dynomite_cluster_reconcile_seconds_total{{{of_ring},part="{part}"}} {seconds}"#
+            );
+            assert!(text.contains(&line), "{text}");
+        }
         metrics.forget(&key);
         assert!(!metrics.text().expect("text").contains("ring"));
     }

@@ -50,7 +50,9 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
     look_at_secrets(ctx, memory, cluster, now).await;
     let pods = of(&world.pods, &key);
     let stateful_sets = of(&world.stateful_sets, &key);
-    let reports = ask_nodes(memory, cluster, &pods, now).await;
+    let asked = Instant::now();
+    let reports = ask_nodes(memory, cluster, &pods, asked).await;
+    memory.asking = asked.elapsed();
     let warnings = warnings(ctx, memory, &key, &stateful_sets, now).await;
     let mut observed = Observed {
         stateful_sets,

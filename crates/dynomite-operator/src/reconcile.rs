@@ -74,7 +74,12 @@ pub async fn reconcile(resource: Arc<DynomiteCluster>, ctx: Arc<Context>) -> Res
         Ok((went, _)) => went.label(),
         Err(error) => error.label(),
     };
-    ctx.metrics.reconciled(outcome, begun.elapsed());
+    let took = begun.elapsed();
+    ctx.metrics.reconciled(outcome, took);
+    if result.is_ok() {
+        let asking = ctx.memory(&key).lock().await.asking;
+        ctx.metrics.spent(&key, took, asking);
+    }
     match &result {
         Ok(_) => ctx.succeeded(&key),
         Err(Error::Panicked(words)) => {
