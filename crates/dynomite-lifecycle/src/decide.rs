@@ -139,6 +139,7 @@ impl Lifecycle {
             engine,
             kind,
             since: now,
+            exact: None,
         };
         self.prove(now, proof, Entry::Grant)
     }

@@ -1,6 +1,8 @@
 //! What a node says of itself: its phase, and why it is there.
 
-use dynomite_api::contract::{Awaiting, Grant, NodePhase, ProcessFacts, ProofKind, WarmUpProgress};
+use dynomite_api::contract::{
+    Awaiting, Finding, Grant, NodePhase, ProcessFacts, ProofKind, WarmUpProgress,
+};
 use dynomite_api::contract::{EngineFacts, Proof, StoreFacts};
 use jiff::Timestamp;
 
@@ -38,6 +40,8 @@ pub struct Outline {
     pub store_process: ProcessFacts,
     /// The engine's process.
     pub engine_process: ProcessFacts,
+    /// What is wrong with it now.
+    pub findings: Vec<Finding>,
 }
 
 impl Lifecycle {
@@ -64,6 +68,7 @@ impl Lifecycle {
                 .map(|sight| sight.facts.clone()),
             store_process: self.store_process.facts(),
             engine_process: self.engine_process.facts(),
+            findings: Vec::new(),
         }
     }
 
@@ -214,10 +219,12 @@ impl Lifecycle {
             Some(proof) => Proof {
                 kind: proof.kind,
                 since: Some(proof.since),
+                exact: proof.exact,
             },
             None => Proof {
                 kind: ProofKind::Unproven,
                 since: None,
+                exact: None,
             },
         }
     }
@@ -234,6 +241,9 @@ impl Lifecycle {
             attempt: copy.attempt,
             bytes_done: link.map_or(0, |link| link.bytes_done),
             bytes_total: link.and_then(|link| link.bytes_total),
+            bytes_total_estimated: false,
+            bytes_per_second: None,
+            seconds_left: None,
             lag_bytes: copy.lag,
         })
     }

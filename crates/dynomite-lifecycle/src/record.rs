@@ -43,6 +43,9 @@ pub struct ProofRecord {
     pub kind: ProofKind,
     /// Since when.
     pub since: Timestamp,
+    /// Whether a copy took over exactly; absent where nothing was copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
 }
 
 /// With which settings a process was started.

@@ -260,6 +260,7 @@ impl Lifecycle {
             engine,
             kind: ProofKind::WarmUp,
             since: now,
+            exact: Some(false),
         };
         self.prove(now, proof, Entry::Copy { resume_by })
     }

@@ -148,6 +148,7 @@ fn report() -> NodeReport {
         proof: Proof {
             kind: ProofKind::Bootstrap,
             since: None,
+            exact: None,
         },
         awaiting: None,
         store: None,
@@ -156,6 +157,7 @@ fn report() -> NodeReport {
         engine_process: ProcessFacts::default(),
         warm_up: None,
         restart_required: Vec::new(),
+        findings: Vec::new(),
     }
 }
 

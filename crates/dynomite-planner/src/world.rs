@@ -611,6 +611,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
         proof: Proof {
             kind: life.proof.unwrap_or(ProofKind::Unproven),
             since: None,
+            exact: None,
         },
         awaiting,
         store: Some(StoreFacts {
@@ -633,6 +634,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
         engine_process: ProcessFacts::default(),
         warm_up: None,
         restart_required: Vec::new(),
+        findings: Vec::new(),
     }
 }
 

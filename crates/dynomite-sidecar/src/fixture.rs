@@ -109,6 +109,7 @@ pub(crate) fn report() -> NodeReport {
         proof: Proof {
             kind: ProofKind::Bootstrap,
             since: None,
+            exact: None,
         },
         awaiting: None,
         store: Some(StoreFacts {
@@ -128,6 +129,7 @@ pub(crate) fn report() -> NodeReport {
         engine_process: process,
         warm_up: None,
         restart_required: Vec::new(),
+        findings: Vec::new(),
     }
 }
 

@@ -501,6 +501,7 @@ impl Node {
             engine_process: outline.engine_process,
             warm_up: outline.warm_up,
             restart_required: life.restart_required(),
+            findings: outline.findings,
         })
     }
 }

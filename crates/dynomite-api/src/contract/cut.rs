@@ -19,3 +19,13 @@ pub struct Cut {
     /// What the donor's engine had handed to the store.
     pub received: Received,
 }
+
+/// Where a node's engine looks for the others. A pod that has replaced another
+/// has a new address, and engines that do not number their writes do not notice
+/// what they send to the old one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RingView {
+    /// The addresses in the engine's ring map, its own included.
+    pub addresses: Vec<String>,
+}

@@ -10,7 +10,7 @@ mod desired;
 mod paths;
 mod report;
 
-pub use cut::Cut;
+pub use cut::{Cut, RingView};
 pub use desired::{
     ClusterRef, Consistency, ConsistencyLevel, Distrust, Donor, EngineSettings, Grant,
     HealthSettings, NodeDesired, NodeIdentity, Peer, Persistence, Settings, StoreKind,
@@ -19,6 +19,6 @@ pub use desired::{
 pub use dynomite_protocol::received::{Received, Source};
 pub use paths::*;
 pub use report::{
-    Awaiting, DesiredMark, EngineFacts, EngineState, NodePhase, NodeReport, ProcessFacts, Proof,
-    ProofKind, StoreFacts, StoreRole, WarmUpProgress, WarmUpStage,
+    Awaiting, DesiredMark, EngineFacts, EngineState, Finding, NodePhase, NodeReport, ProcessFacts,
+    Proof, ProofKind, StoreFacts, StoreRole, WarmUpProgress, WarmUpStage,
 };

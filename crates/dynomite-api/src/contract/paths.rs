@@ -21,6 +21,8 @@ pub const PATH_REPORT: &str = "/v1/report";
 pub const PATH_REPLICATION: &str = "/v1/replication";
 /// `GET`, by a same-token peer that copies this node: a [`Cut`](super::Cut).
 pub const PATH_CUT: &str = "/v1/cut";
+/// `GET`, by any node of the cluster: a [`RingView`](super::RingView).
+pub const PATH_RING: &str = "/v1/ring";
 /// The protocol named in the `Upgrade` header of [`PATH_REPLICATION`].
 pub const UPGRADE_REPLICATION: &str = "dynomite-replication";
 

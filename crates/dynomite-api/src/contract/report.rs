@@ -56,6 +56,25 @@ pub struct NodeReport {
     /// `dynomite.<key>` and `store.<setting>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restart_required: Vec<String>,
+    /// What is wrong with the node now, whatever its phase; empty in good health.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<Finding>,
+}
+
+/// Something that is wrong with a node, and what the node does about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// One word for it, `CamelCase`.
+    pub reason: String,
+    /// The same for people, with what they can do.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// How often the node has tried its own remedy since then; 0 when it has
+    /// none, or has not tried yet.
+    #[serde(default)]
+    pub remedies: u32,
 }
 
 /// Which desired document a node holds.
@@ -105,6 +124,10 @@ pub struct Proof {
     /// Since when; absent while unproven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Whether the copy took over from its donor exactly: nothing lost, nothing
+    /// applied twice. Absent where nothing was copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<bool>,
 }
 
 /// By what the data is proven.
@@ -233,9 +256,19 @@ pub struct WarmUpProgress {
     pub attempt: u32,
     /// Bytes of the first copy that have arrived.
     pub bytes_done: u64,
-    /// Bytes of the first copy, once the donor has said so; diskless copies do not.
+    /// Bytes of the first copy, once the donor has said so or it can be estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_total: Option<u64>,
+    /// Whether `bytes_total` is an estimate: a donor that makes its copy while
+    /// it sends does not know its length.
+    #[serde(default)]
+    pub bytes_total_estimated: bool,
+    /// How fast the first copy has come so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// How long the rest of the first copy takes at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
     /// Bytes of replication stream still to apply; known once the link is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<u64>,

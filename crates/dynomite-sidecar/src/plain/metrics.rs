@@ -229,6 +229,9 @@ mod tests {
             attempt: 2,
             bytes_done: 5,
             bytes_total: None,
+            bytes_total_estimated: false,
+            bytes_per_second: None,
+            seconds_left: None,
             lag_bytes: Some(9),
         });
         let samples = samples(&view, now + Duration::from_secs(4));

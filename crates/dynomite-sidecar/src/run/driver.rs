@@ -474,6 +474,7 @@ fn make_report(
         engine_process: outline.engine_process,
         warm_up: outline.warm_up,
         restart_required: life.restart_required(),
+        findings: outline.findings,
     }
 }
 
