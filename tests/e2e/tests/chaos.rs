@@ -15,11 +15,13 @@ use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::chaos::{History, Random, State, check};
 use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, SIDECAR, STORE};
 use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NAMESPACE: &str = "e2e-chaos";
 /// Within what time a ring is whole again after a harm.
 const SETTLED_WITHIN: Duration = Duration::from_mins(3);
+/// Within what time a harm shows in the pod's readiness.
+const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 /// Within what time a change has gone through all six nodes.
 const ROLLED_WITHIN: Duration = Duration::from_mins(6);
 
@@ -160,8 +162,18 @@ impl World<'_> {
         let uid = &uids[&pod];
         let seconds = 3 + self.random.below(12);
         match harm {
-            Harm::KillStore => harm::kill(uid, STORE)?,
-            Harm::KillEngine => harm::kill(uid, ENGINE)?,
+            Harm::KillStore | Harm::KillEngine => {
+                let before = self.ready_since(&pod)?;
+                harm::kill(
+                    uid,
+                    if harm == Harm::KillStore {
+                        STORE
+                    } else {
+                        ENGINE
+                    },
+                )?;
+                self.left(&pod, &before)?;
+            }
             Harm::KillSidecar => harm::kill(uid, SIDECAR)?,
             Harm::HangStore => {
                 harm::signal(uid, STORE, "STOP")?;
@@ -170,8 +182,13 @@ impl World<'_> {
                 let _ = harm::signal(uid, STORE, "CONT");
                 return Ok(format!("the store of {pod} stood still for {seconds} s"));
             }
-            Harm::KillPod => self.delete(&pod, &["--grace-period=0", "--force"])?,
-            Harm::DeletePod => self.delete(&pod, &[])?,
+            Harm::KillPod | Harm::DeletePod => {
+                let before = self.ready_since(&pod)?;
+                let at_once = ["--grace-period=0", "--force"];
+                let how: &[&str] = if harm == Harm::KillPod { &at_once } else { &[] };
+                self.delete(&pod, how)?;
+                self.left(&pod, &before)?;
+            }
             Harm::CutZone => {
                 let node = format!("node{}", 1 + self.random.below(3));
                 let _cut = CutOff::node(&node)?;
@@ -217,6 +234,34 @@ impl World<'_> {
         let mut args = vec!["delete", "pod", pod, "-n", namespace, "--wait=false"];
         args.extend(how);
         self.cluster.kubectl(&args).map(drop)
+    }
+
+    /// Which pod it is, and since when it is ready or not.
+    fn ready_since(&self, pod: &str) -> Result<(String, String)> {
+        let pods = self.ring.pods()?;
+        let found = pods.iter().find(|found| found["metadata"]["name"] == pod);
+        let Some(found) = found else {
+            return Ok((String::new(), String::new()));
+        };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let conditions = found["status"]["conditions"].as_array();
+        let ready = conditions
+            .and_then(|list| list.iter().find(|condition| condition["type"] == "Ready"))
+            .map(|condition| text(&condition["lastTransitionTime"]));
+        Ok((text(&found["metadata"]["uid"]), ready.unwrap_or_default()))
+    }
+
+    /// Waits until Kubernetes has noticed that a node was harmed: a ring that
+    /// only looks whole would be harmed a second time.
+    fn left(&self, pod: &str, before: &(String, String)) -> Result<()> {
+        wait_for(&format!("{pod} to leave"), NOTICED_WITHIN, || {
+            let now = self.ready_since(pod)?;
+            Ok(if now == *before {
+                Err(format!("ready since {}", before.1))
+            } else {
+                Ok(())
+            })
+        })
     }
 
     fn rolled(&self, before: &BTreeMap<String, String>) -> Result<()> {

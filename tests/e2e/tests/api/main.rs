@@ -1,5 +1,7 @@
 //! The resource as the API server sees it: what is refused and with which words, and what is filled in.
 
+mod fields;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};

@@ -1,0 +1,174 @@
+//! Every field of the specification: two values that are accepted, and one that is refused by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, ensure};
+use dynomite_e2e::{Cluster, Namespace};
+use serde_json::{Value, json};
+
+/// Two rings that use every field, with different values.
+const EXAMPLES: [&str; 2] = [
+    include_str!("every-field-1.yaml"),
+    include_str!("every-field-2.yaml"),
+];
+
+/// Fields that have one value only, so far or here.
+const ONE_VALUE: &[&str] = &[
+    // Memcached and others have their place in the interface.
+    "spec.store.kind",
+    // Seconds are allowed with one effect only.
+    "spec.racks[].tolerations[].effect",
+];
+
+/// The paths of a schema's leaves; elements of a list are `[]`, values of a map are not looked into.
+fn leaves(schema: &Value, path: &str, into: &mut BTreeSet<String>) {
+    if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+        for (name, property) in properties {
+            leaves(property, &format!("{path}.{name}"), into);
+        }
+    } else if let Some(items) = schema.get("items") {
+        leaves(items, &format!("{path}[]"), into);
+    } else {
+        into.insert(path.to_owned());
+    }
+}
+
+/// The values a document has at each of the leaves, with the pointer to the first of them.
+fn values<'a>(
+    document: &'a Value,
+    leaf_paths: &BTreeSet<String>,
+) -> BTreeMap<String, (String, Vec<&'a Value>)> {
+    fn walk<'a>(
+        value: &'a Value,
+        path: &str,
+        pointer: &str,
+        leaf_paths: &BTreeSet<String>,
+        into: &mut BTreeMap<String, (String, Vec<&'a Value>)>,
+    ) {
+        if leaf_paths.contains(path) {
+            let entry = into.entry(path.to_owned());
+            let (_, found) = entry.or_insert_with(|| (pointer.to_owned(), Vec::new()));
+            found.push(value);
+            return;
+        }
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let (path, pointer) = (format!("{path}.{name}"), format!("{pointer}/{name}"));
+                    walk(value, &path, &pointer, leaf_paths, into);
+                }
+            }
+            Value::Array(elements) => {
+                for (index, value) in elements.iter().enumerate() {
+                    let (path, pointer) = (format!("{path}[]"), format!("{pointer}/{index}"));
+                    walk(value, &path, &pointer, leaf_paths, into);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(&document["spec"], "spec", "/spec", leaf_paths, &mut found);
+    found
+}
+
+/// A value of another kind than the field has.
+fn impossible(value: &Value) -> Value {
+    match value {
+        Value::String(_) => json!({"not": ["a", "string"]}),
+        Value::Number(_) | Value::Bool(_) => json!("neither number nor truth"),
+        _ => json!("not a map"),
+    }
+}
+
+fn examples() -> Result<Vec<Value>> {
+    let parse = |text| serde_yaml::from_str(text).context("an example");
+    EXAMPLES.into_iter().map(parse).collect()
+}
+
+fn schema(cluster: &Cluster) -> Result<Value> {
+    let definition = cluster.json(&["get", "crd", "dynomiteclusters.dynomite.io"])?;
+    let spec = definition.pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec");
+    Ok(spec.context("the definition has a schema")?.clone())
+}
+
+#[test]
+fn every_field_has_two_values_that_are_accepted() -> Result<()> {
+    let cluster = super::cluster_with_definition()?;
+    let namespace = Namespace::create(&cluster, "e2e-api-fields")?;
+    let mut paths = BTreeSet::new();
+    leaves(&schema(&cluster)?, "spec", &mut paths);
+    ensure!(paths.len() > 50, "the schema has {} leaves", paths.len());
+    let examples = examples()?;
+    for example in &examples {
+        let refused = super::refusal(&cluster, &namespace.name, example)?;
+        ensure!(
+            refused.is_none(),
+            "refused: {}",
+            refused.unwrap_or_default()
+        );
+    }
+    let [one, other] = [&examples[0], &examples[1]].map(|example| values(example, &paths));
+    let mut wrong = Vec::new();
+    for path in &paths {
+        match (one.get(path), other.get(path)) {
+            (Some((_, one)), Some((_, other))) => {
+                let alone = ONE_VALUE.contains(&path.as_str());
+                if one == other && !alone {
+                    wrong.push(format!("{path} has the same value in both examples"));
+                }
+            }
+            _ => wrong.push(format!("{path} is not in both examples")),
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+#[test]
+fn every_field_refuses_what_it_cannot_be() -> Result<()> {
+    let cluster = super::cluster_with_definition()?;
+    let namespace = Namespace::create(&cluster, "e2e-api-impossible")?;
+    let mut paths = BTreeSet::new();
+    leaves(&schema(&cluster)?, "spec", &mut paths);
+    let example = examples()?.swap_remove(0);
+    let mut items = Vec::new();
+    let mut names = Vec::new();
+    for (path, (pointer, found)) in values(&example, &paths) {
+        let mut document = example.clone();
+        let name = format!("impossible-{}", names.len());
+        document["metadata"]["name"] = json!(name);
+        let place = document.pointer_mut(&pointer);
+        *place.context("the pointer was made from the document")? = impossible(found[0]);
+        items.push(document);
+        names.push((name, path));
+    }
+    ensure!(
+        names.len() == paths.len(),
+        "not every field is in the example"
+    );
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    // The server's word counts, not kubectl's.
+    let args = ["apply", "--validate=false", "--dry-run=server"];
+    let args = [&args[..], &["-n", &namespace.name, "-f", "-"]].concat();
+    let output = cluster.try_kubectl(&args, Some(&list.to_string()))?;
+    let wrong: Vec<String> = names
+        .iter()
+        .filter_map(|(name, path)| {
+            let field = path
+                .rsplit('.')
+                .next()
+                .unwrap_or(path)
+                .trim_end_matches("[]");
+            let mut lines = output.stderr.lines();
+            let said = lines.find(|line| line.contains(&format!("\"{name}\"")));
+            match said {
+                None => Some(format!("{path}: nothing was said of it")),
+                Some(line) if line.contains(field) => None,
+                Some(line) => Some(format!("{path}: not named in: {line}")),
+            }
+        })
+        .collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
