@@ -18,6 +18,9 @@ const ONE_VALUE: &[&str] = &[
     "spec.store.kind",
     // Seconds are allowed with one effect only.
     "spec.racks[].tolerations[].effect",
+    // Kubernetes knows one field of a node to match.
+    "spec.pod.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[].preference.matchFields[].key",
+    "spec.pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].key",
 ];
 
 /// The paths of a schema's leaves; elements of a list are `[]`, values of a map are not looked into.
