@@ -29,6 +29,9 @@ const PURE: &[&str] = &[
     "jiff",
     "md-5",
     "memchr",
+    // Authenticated encryption and key derivation over bytes at hand; its source of randomness is
+    // not called by brains, which take salts as arguments.
+    "ring",
     "serde",
     "serde_json",
     "serde_norway",
@@ -38,6 +41,9 @@ const PURE: &[&str] = &[
     "thiserror",
     // Events go nowhere until a hand subscribes to them.
     "tracing",
+    // Compression over bytes at hand. The C library: encoders in Rust reach neither its rate nor
+    // its ratio, and a C compiler is needed for `ring` anyway.
+    "zstd",
 ];
 
 /// Kubernetes types; the client is a feature that is refused below.
@@ -53,10 +59,19 @@ const TABLE: &[Allowed] = &[
         &[],
     ),
     language("dynomite-engine", &["dynomite-protocol"], &[]),
-    hand("dynomite-operator", &["dynomite-api", "dynomite-planner"]),
+    language("dynomite-snapshot", &["dynomite-protocol"], &[]),
+    hand(
+        "dynomite-operator",
+        &["dynomite-api", "dynomite-planner", "dynomite-snapshot"],
+    ),
     hand(
         "dynomite-sidecar",
-        &["dynomite-api", "dynomite-lifecycle", "dynomite-protocol"],
+        &[
+            "dynomite-api",
+            "dynomite-lifecycle",
+            "dynomite-protocol",
+            "dynomite-snapshot",
+        ],
     ),
     hand("dynomite-server", &["dynomite-engine", "dynomite-protocol"]),
     hand(

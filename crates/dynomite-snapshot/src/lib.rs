@@ -1,0 +1,8 @@
+//! What a snapshot is, without IO: reading and re-sharding RDB streams, manifest, object layout,
+//! catalog and retention, compression and encryption.
+//!
+//! Everything takes bytes in whatever pieces they come and holds a bounded part of them. Times,
+//! random suffixes, keys and salts are arguments.
+
+pub mod limits;
+pub mod rdb;
