@@ -35,11 +35,25 @@ pub const ANNOTATION_ACCEPT_LOSS: &str = "dynomite.io/accept-loss";
 /// Annotation on a `DynomiteCluster` or a pod template: restart since.
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
+/// Annotation on the pod template: which files the store keeps. Another value is
+/// another kind of file, which a lone rack's store would not read.
+pub const ANNOTATION_PERSISTENCE: &str = "dynomite.io/persistence";
+/// Annotation on the pod template: a digest of all of it but the resources,
+/// which a running pod can be given in place.
+pub const ANNOTATION_SHAPE: &str = "dynomite.io/shape";
+/// Annotation on a `StatefulSet`: digests of what its template was made from and
+/// of what was made, as JSON. By them a change of the spec is told from an
+/// upgrade of the operator, which restarts no pod until a person approves.
+pub const ANNOTATION_TEMPLATE: &str = "dynomite.io/template";
+/// Annotation on a `StatefulSet` that lacks pods: when it was last touched, so
+/// that its controller tries again before its own pauses are over.
+pub const ANNOTATION_TRY_AGAIN: &str = "dynomite.io/try-again";
+
 /// Annotation on a `StatefulSet`: the images its pods got by default when it
 /// was made, as JSON. They stay when the operator is upgraded.
 pub const ANNOTATION_IMAGES: &str = "dynomite.io/images";
 /// Annotation on a `DynomiteCluster`, set by a person: the operator's image to
-/// which sidecars and engines may now be rolled. It names the image, so that the
+/// which sidecars, engines and the template of their pods may now be rolled. It names the image, so that the
 /// next upgrade of the operator needs a word of its own.
 pub const ANNOTATION_UPDATE_IMAGES: &str = "dynomite.io/update-images";
 

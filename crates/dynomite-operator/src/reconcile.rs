@@ -190,7 +190,7 @@ fn went(plan: &Plan, applied: &Applied) -> Went {
         Went::Failed
     } else if applied.tried > 0 {
         Went::Acted
-    } else if plan.waits.is_empty() {
+    } else if plan.waits.iter().all(|waiting| waiting.wait.informs()) {
         Went::Settled
     } else {
         Went::Waited

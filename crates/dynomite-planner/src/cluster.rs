@@ -13,6 +13,7 @@ use dynomite_api::crd::{
     StorageSpec,
 };
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::quantity;
 
@@ -76,7 +77,7 @@ pub struct Cluster {
 }
 
 /// A rack.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rack {
     /// Its name.
     pub name: String,
@@ -179,6 +180,11 @@ impl Cluster {
     /// Whether `spec.paused` is set.
     pub fn paused(&self) -> bool {
         self.spec.paused
+    }
+
+    /// Whether a person has approved that pods are made anew by this operator.
+    pub(crate) fn approves_upgrade(&self) -> bool {
+        self.approved_image.as_deref() == Some(self.defaults.sidecar_image.as_str())
     }
 
     /// How many same-token nodes the consistency levels need in this datacenter.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use dynomite_api::annotations::ANNOTATION_PERSISTENCE;
+
 use crate::cluster::Cluster;
 use crate::ring::{Node, Ring};
 
@@ -55,7 +57,7 @@ pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
         .filter(|o| o.token == node.token && o.ready())
         .count();
     if cluster.racks.len() == 1 {
-        return if cluster.persistent() && !changes_persistence(node) {
+        return if cluster.persistent() && !changes_persistence(cluster, node) {
             Ok(())
         } else {
             Err(Refusal::WouldLoseData)
@@ -70,7 +72,12 @@ pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
 
 /// Whether the store would start again with another kind of file than it
 /// writes now: it would not read what it has.
-fn changes_persistence(node: &Node<'_>) -> bool {
+fn changes_persistence(cluster: &Cluster, node: &Node<'_>) -> bool {
+    let annotations = node.pod.and_then(|pod| pod.metadata.annotations.as_ref());
+    let made_with = annotations.and_then(|a| a.get(ANNOTATION_PERSISTENCE));
+    if made_with.is_some_and(|made_with| made_with != cluster.store.persistence.name()) {
+        return true;
+    }
     let waiting = node.report.as_ref().map(|report| &report.restart_required);
     waiting.is_ok_and(|names| names.iter().any(|name| name == "store.persistence"))
 }

@@ -43,7 +43,7 @@ const STORE_RESTART: &[&str] = &[
 pub(crate) fn restart_is_decided(reported: &str) -> bool {
     match reported.split_once('.') {
         Some(("dynomite", _)) => true,
-        Some(("store", key)) => is_read_at_start(key),
+        Some(("store", key)) => key == "persistence" || is_read_at_start(key),
         _ => false,
     }
 }

@@ -1,6 +1,7 @@
 //! What the operator waits for: a typed reason, a word for conditions, a sentence for people.
 
 use dynomite_api::Token;
+use dynomite_api::annotations::ANNOTATION_UPDATE_IMAGES;
 
 use crate::plan::Kind;
 use crate::safety::Refusal;
@@ -124,6 +125,17 @@ pub enum Wait {
         /// Their names.
         settings: Vec<String>,
     },
+    /// Pods are made as an earlier operator made them, until a person approves.
+    UpgradeAwaitsApproval {
+        /// The cluster's namespace.
+        namespace: String,
+        /// Its name.
+        cluster: String,
+        /// The sidecar's image that runs.
+        runs: String,
+        /// The image that is to be approved.
+        image: String,
+    },
     /// Pods of a deleted cluster, or of a removed rack, are still leaving.
     PodsLeaving {
         /// The pods.
@@ -157,6 +169,7 @@ impl Wait {
             },
             Self::RevisionPending { .. } => "RevisionPending",
             Self::RestartRequired { .. } => "RestartRequired",
+            Self::UpgradeAwaitsApproval { .. } => "UpgradeAwaitsApproval",
             Self::PodsLeaving { .. } => "PodsLeaving",
         }
     }
@@ -215,6 +228,14 @@ impl Wait {
                 "node {node} will take {} only when it restarts: annotate the cluster with kubectl.kubernetes.io/restartedAt",
                 settings.join(", ")
             ),
+            Self::UpgradeAwaitsApproval {
+                namespace,
+                cluster,
+                runs,
+                image,
+            } => format!(
+                "nodes run as an earlier operator made them, with image {runs}. To let them restart one at a time as this one makes them: kubectl annotate dyn {cluster} --namespace {namespace} --overwrite {ANNOTATION_UPDATE_IMAGES}={image}"
+            ),
             Self::PodsLeaving { pods } => format!("still leaving: {}", pods.join(", ")),
         }
     }
@@ -236,7 +257,10 @@ impl Wait {
 
     /// Whether it is only told, and keeps nothing from being as declared.
     pub fn informs(&self) -> bool {
-        matches!(self, Self::RestartRequired { .. })
+        matches!(
+            self,
+            Self::RestartRequired { .. } | Self::UpgradeAwaitsApproval { .. }
+        )
     }
 }
 

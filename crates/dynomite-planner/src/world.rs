@@ -148,7 +148,7 @@ impl World {
     pub(crate) fn settle(&mut self) {
         for _ in 0..PATIENCE {
             let plan = self.pass();
-            if plan.actions.is_empty() && plan.waits.is_empty() {
+            if plan.actions.is_empty() && plan.waits.iter().all(|w| w.wait.informs()) {
                 return;
             }
         }

@@ -266,6 +266,17 @@ pub enum Persistence {
     Aof,
 }
 
+impl Persistence {
+    /// The name as it stands in the spec.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Rdb => "rdb",
+            Self::Aof => "aof",
+        }
+    }
+}
+
 /// How the store runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

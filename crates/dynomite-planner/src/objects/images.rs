@@ -22,16 +22,21 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// The images of a rack: those it was made with, or those its ring runs,
-    /// or the installation's; a person's approval moves all of them.
-    pub(crate) fn of_rack(cluster: &Cluster, observed: &Observed, rack: &str) -> Self {
+    /// The images a new ring gets.
+    pub(crate) fn of_installation(cluster: &Cluster) -> Self {
         let defaults = &cluster.defaults;
-        let fresh = Self {
+        Self {
             sidecar: defaults.sidecar_image.clone(),
             engine: defaults.engine_image.clone(),
             pull_policy: defaults.image_pull_policy.clone(),
-        };
-        if cluster.approved_image.as_deref() == Some(fresh.sidecar.as_str()) {
+        }
+    }
+
+    /// The images of a rack: those it was made with, or those its ring runs,
+    /// or the installation's; a person's approval moves all of them.
+    pub(crate) fn of_rack(cluster: &Cluster, observed: &Observed, rack: &str) -> Self {
+        let fresh = Self::of_installation(cluster);
+        if cluster.approves_upgrade() {
             return fresh;
         }
         let own = observed.stateful_sets.get(&cluster.rack_name(rack));

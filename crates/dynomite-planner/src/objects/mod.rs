@@ -1,6 +1,7 @@
 //! The objects of a cluster as the operator wants them: only the fields it owns.
 
 mod images;
+mod made;
 mod pdb;
 mod pod;
 mod record;
@@ -21,7 +22,7 @@ pub(crate) use images::Images;
 pub(crate) use pdb::disruption_budget;
 pub(crate) use record::token_record;
 pub(crate) use services::services;
-pub(crate) use statefulset::stateful_set;
+pub(crate) use statefulset::{stateful_set, upgrade_awaits};
 
 use crate::cluster::Cluster;
 use crate::compare;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dynomite_api::annotations::{
-    ANNOTATION_RESTARTED_AT, ANNOTATION_SETTINGS_HASH, COMPONENT_NODE, FIELD_MANAGER,
-    LABEL_COMPONENT, LABEL_DATACENTER, LABEL_MANAGED_BY,
+    ANNOTATION_PERSISTENCE, ANNOTATION_RESTARTED_AT, ANNOTATION_SETTINGS_HASH, ANNOTATION_SHAPE,
+    COMPONENT_NODE, FIELD_MANAGER, LABEL_COMPONENT, LABEL_DATACENTER, LABEL_MANAGED_BY,
 };
 use dynomite_api::contract::{
     DIR_DATA, DIR_RUN, DIR_TLS, FILE_ENGINE_CONF, FILE_LAUNCHER, FILE_STORE_CONF, PATH_LIVE,
@@ -23,6 +23,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Images, Pairs, selector};
 use crate::cluster::{CLAIM, Cluster, Rack};
+use crate::compare;
 use crate::settings;
 
 /// The user and group of our image, and the default for all containers.
@@ -42,14 +43,31 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// The template of a rack's pods.
 pub(crate) fn template(cluster: &Cluster, rack: &Rack, images: &Images) -> PodTemplateSpec {
-    PodTemplateSpec {
+    let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels(cluster, rack)),
             annotations: Some(annotations(cluster)),
             ..ObjectMeta::default()
         }),
         spec: Some(spec(cluster, rack, images)),
+    };
+    let shape = shape(&template);
+    let metadata = template.metadata.get_or_insert_default();
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(ANNOTATION_SHAPE.to_owned(), shape);
+    template
+}
+
+/// A digest of everything a running pod cannot be given.
+fn shape(template: &PodTemplateSpec) -> String {
+    let mut template = template.clone();
+    if let Some(spec) = &mut template.spec {
+        let init = spec.init_containers.iter_mut().flatten();
+        for container in init.chain(&mut spec.containers) {
+            container.resources = None;
+        }
     }
+    compare::digest(&template)
 }
 
 fn labels(cluster: &Cluster, rack: &Rack) -> Pairs {
@@ -68,6 +86,10 @@ fn annotations(cluster: &Cluster) -> Pairs {
     let mut annotations = cluster.spec.pod.annotations.clone();
     let hash = settings::restart_digest(cluster);
     annotations.insert(ANNOTATION_SETTINGS_HASH.to_owned(), hash);
+    annotations.insert(
+        ANNOTATION_PERSISTENCE.to_owned(),
+        cluster.store.persistence.name().to_owned(),
+    );
     annotations.insert(
         "kubectl.kubernetes.io/default-container".to_owned(),
         "dynomite".to_owned(),

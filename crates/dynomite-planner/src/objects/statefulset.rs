@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use dynomite_api::annotations::{ANNOTATION_IMAGES, COMPONENT_NODE, LABEL_COMPONENT};
+use dynomite_api::annotations::{
+    ANNOTATION_IMAGES, ANNOTATION_TEMPLATE, ANNOTATION_TRY_AGAIN, COMPONENT_NODE, LABEL_COMPONENT,
+};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{
     StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
     StatefulSetUpdateStrategy,
 };
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, PodTemplateSpec, VolumeResourceRequirements,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
+use super::made::{self, Made};
 use super::{Images, owned, pod, seal, selector};
 use crate::cluster::{CLAIM, Cluster, Rack};
 use crate::observed::Observed;
@@ -20,18 +24,33 @@ use crate::observed::Observed;
 /// Old revisions that are kept: enough to see what a roll came from.
 const REVISIONS: i32 = 3;
 
+/// How often a `StatefulSet` that cannot make its pods is touched.
+const TRY_AGAIN: SignedDuration = SignedDuration::from_secs(20);
+
 /// The `StatefulSet` of a rack.
 ///
 /// What cannot be changed and what must not change by itself is taken from the
-/// one that exists: the size in the claim template, and the default images.
-pub(crate) fn stateful_set(cluster: &Cluster, observed: &Observed, rack: &Rack) -> StatefulSet {
-    let images = Images::of_rack(cluster, observed, &rack.name);
+/// one that exists: the size in the claim template, the default images, and
+/// the whole template where only the operator has changed.
+pub(crate) fn stateful_set(
+    cluster: &Cluster,
+    observed: &Observed,
+    rack: &Rack,
+    now: Timestamp,
+) -> StatefulSet {
+    let (template, made, images) = template(cluster, observed, rack);
     let name = cluster.rack_name(&rack.name);
     let existing = observed.stateful_sets.get(&name);
+    let try_again = try_again(observed, &name, now);
     let mut metadata = owned(cluster, name, Some(&rack.name));
     // A struct of strings always serialises.
     let text = serde_json::to_string(&images).unwrap_or_default();
-    metadata.annotations = Some(super::pairs([(ANNOTATION_IMAGES, &text)]));
+    let mut annotations = super::pairs([
+        (ANNOTATION_IMAGES, &text),
+        (ANNOTATION_TEMPLATE, &made.text()),
+    ]);
+    annotations.extend(try_again.map(|at| (ANNOTATION_TRY_AGAIN.to_owned(), at)));
+    metadata.annotations = Some(annotations);
     if let Some(labels) = &mut metadata.labels {
         labels.insert(LABEL_COMPONENT.to_owned(), COMPONENT_NODE.to_owned());
     }
@@ -58,7 +77,7 @@ pub(crate) fn stateful_set(cluster: &Cluster, observed: &Observed, rack: &Rack) 
             ),
             min_ready_seconds: Some(0),
             revision_history_limit: Some(REVISIONS),
-            template: pod::template(cluster, rack, &images),
+            template,
             volume_claim_templates: cluster
                 .has_volumes()
                 .then(|| vec![claim_template(cluster, &rack.name, existing)]),
@@ -67,6 +86,59 @@ pub(crate) fn stateful_set(cluster: &Cluster, observed: &Observed, rack: &Rack) 
         ..StatefulSet::default()
     };
     seal(set, |o| &mut o.metadata)
+}
+
+/// The template of a rack's pods, what it was made from, and the images in it.
+fn template(
+    cluster: &Cluster,
+    observed: &Observed,
+    rack: &Rack,
+) -> (PodTemplateSpec, Made, Images) {
+    let images = Images::of_rack(cluster, observed, &rack.name);
+    let template = pod::template(cluster, rack, &images);
+    let fresh = Made::of(cluster, rack, &images, &template);
+    match made::held(cluster, observed, rack, &fresh) {
+        Some((held, made)) => (held, made, images),
+        None => (template, fresh, images),
+    }
+}
+
+/// Whether a rack's pods are still made as an earlier operator made them; gives
+/// the sidecar's image they run.
+pub(crate) fn upgrade_awaits(
+    cluster: &Cluster,
+    observed: &Observed,
+    rack: &Rack,
+) -> Option<String> {
+    let images = Images::of_rack(cluster, observed, &rack.name);
+    let fresh = Images::of_installation(cluster);
+    let engine = cluster.spec.dynomite.image.is_none() && images.engine != fresh.engine;
+    let made = Made::of(
+        cluster,
+        rack,
+        &images,
+        &pod::template(cluster, rack, &images),
+    );
+    let awaits = engine
+        || images.sidecar != fresh.sidecar
+        || made::held(cluster, observed, rack, &made).is_some();
+    awaits.then_some(images.sidecar)
+}
+
+/// When a `StatefulSet` that cannot make its pods was last touched. After each
+/// failure its controller waits twice as long, up to a quarter of an hour, but
+/// it looks at once at whatever is changed: so a quota that is raised is noticed.
+fn try_again(observed: &Observed, name: &str, now: Timestamp) -> Option<String> {
+    let existing = observed.stateful_sets.get(name)?;
+    let annotations = existing.metadata.annotations.as_ref();
+    let last = annotations.and_then(|a| a.get(ANNOTATION_TRY_AGAIN));
+    let lacking = observed.warnings.contains_key(name);
+    let at = last.and_then(|at| at.parse::<Timestamp>().ok());
+    let recent = at.is_some_and(|at| now.duration_since(at) < TRY_AGAIN);
+    if lacking && !recent {
+        return Some(now.to_string());
+    }
+    last.cloned()
 }
 
 fn claim_template(
@@ -118,7 +190,7 @@ mod tests {
 
     fn rendered(world: &World) -> Value {
         let cluster = world.cluster();
-        let set = stateful_set(&cluster, &world.observed, &cluster.racks[0]);
+        let set = stateful_set(&cluster, &world.observed, &cluster.racks[0], world.now);
         serde_json::to_value(set).expect("it serialises")
     }
 

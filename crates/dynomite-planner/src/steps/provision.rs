@@ -47,7 +47,7 @@ pub(super) fn provision(pass: &Pass<'_>) -> Step {
     }
     disruption_budget(pass, &mut step);
     for rack in &cluster.racks {
-        let set = objects::stateful_set(cluster, observed, rack);
+        let set = objects::stateful_set(cluster, observed, rack, pass.now);
         let seen = observed.stateful_sets.get(name_of(&set.metadata));
         ensure(
             pass,
@@ -57,6 +57,15 @@ pub(super) fn provision(pass: &Pass<'_>) -> Step {
             |o| &o.metadata,
             Object::StatefulSet,
         );
+    }
+    let mut racks = cluster.racks.iter();
+    if let Some(runs) = racks.find_map(|rack| objects::upgrade_awaits(cluster, observed, rack)) {
+        step.wait(Wait::UpgradeAwaitsApproval {
+            namespace: cluster.id.namespace.clone(),
+            cluster: cluster.id.name.clone(),
+            runs,
+            image: cluster.defaults.sidecar_image.clone(),
+        });
     }
     step
 }
@@ -317,6 +326,31 @@ mod tests {
             targets(&world.plan(), StepName::Provision),
             ["Secret ring-node-tls"]
         );
+    }
+
+    #[test]
+    fn a_statefulset_that_cannot_make_its_pods_is_touched_now_and_then() {
+        let mut world = World::settled(3, 1);
+        let exceeded = "exceeded quota: pods".to_owned();
+        world
+            .observed
+            .warnings
+            .insert("ring-b".to_owned(), exceeded);
+        let mut touched = Vec::new();
+        for _ in 0..9 {
+            let begin = world.now;
+            let plan = world.pass();
+            if !targets(&plan, StepName::Provision).is_empty() {
+                touched.push(begin);
+            }
+        }
+        let pauses = touched
+            .windows(2)
+            .map(|pair| pair[1].duration_since(pair[0]));
+        assert_eq!(touched.len(), 3);
+        assert!(pauses.into_iter().all(|pause| pause.as_secs() == 20));
+        world.observed.warnings.clear();
+        assert!(targets(&world.plan(), StepName::Provision).is_empty());
     }
 
     #[test]

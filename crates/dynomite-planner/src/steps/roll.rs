@@ -220,13 +220,10 @@ mod tests {
         world.defaults.sidecar_image = "operator:2".to_owned();
         world.defaults.engine_image = "operator:2".to_owned();
         world.defaults.image_pull_policy = Some("Always".to_owned());
-        assert_eq!(
-            world.plan(),
-            crate::Plan {
-                wake_at: world.plan().wake_at,
-                ..crate::Plan::default()
-            }
-        );
+        let plan = world.plan();
+        assert!(plan.actions.is_empty(), "{:?}", plan.actions);
+        assert_eq!(world.reasons(), ["UpgradeAwaitsApproval"]);
+        assert!(world.waits()[0].message().contains("=operator:2"));
         let mark = (
             dynomite_api::annotations::ANNOTATION_UPDATE_IMAGES.to_owned(),
             "operator:2".to_owned(),
@@ -234,6 +231,85 @@ mod tests {
         world.resource.metadata.annotations = Some([mark].into());
         world.settle();
         assert!(world.uids().iter().all(|uid| !before.contains(uid)));
+    }
+
+    /// As if every rack had been made by an operator whose templates look otherwise.
+    fn made_by_another_operator(world: &mut World) {
+        for set in world.observed.stateful_sets.values_mut() {
+            let annotations = set.metadata.annotations.get_or_insert_default();
+            let made = &annotations[dynomite_api::annotations::ANNOTATION_TEMPLATE];
+            let mut made: serde_json::Value = serde_json::from_str(made).expect("JSON");
+            made["template"] = "another".into();
+            let key = dynomite_api::annotations::ANNOTATION_TEMPLATE.to_owned();
+            annotations.insert(key, made.to_string());
+            let spec = set.spec.as_mut().expect("it has one");
+            let pod = spec.template.spec.as_mut().expect("it has one");
+            pod.dns_policy = Some("Default".to_owned());
+        }
+        world.tick();
+        for pod in world.observed.pods.values_mut() {
+            let label = pod.metadata.labels.as_mut().expect("it has labels");
+            let rack = label[dynomite_api::annotations::LABEL_RACK].clone();
+            let set = &world.observed.stateful_sets[&format!("ring-{rack}")];
+            let status = set.status.clone().expect("it has one");
+            let revision = status.update_revision.expect("it has one");
+            label.insert(REVISION.to_owned(), revision);
+        }
+    }
+
+    #[test]
+    fn a_template_that_only_the_operator_has_changed_waits_for_approval() {
+        let mut world = World::settled(3, 1);
+        made_by_another_operator(&mut world);
+        let before = world.uids();
+        world.settle();
+        assert_eq!(world.uids(), before);
+        assert_eq!(world.reasons(), ["UpgradeAwaitsApproval"]);
+        // What hands change of the rest is still repaired.
+        let set = world.observed.stateful_sets.get_mut("ring-b");
+        set.and_then(|set| set.spec.as_mut())
+            .expect("a spec")
+            .replicas = Some(0);
+        let plan = world.plan();
+        let repaired = targets(&plan, StepName::Provision);
+        assert_eq!(repaired, ["StatefulSet ring-b"]);
+        world.settle();
+        let approved = world.defaults.sidecar_image.clone();
+        let key = dynomite_api::annotations::ANNOTATION_UPDATE_IMAGES.to_owned();
+        world.resource.metadata.annotations = Some([(key, approved)].into());
+        world.settle();
+        assert!(world.uids().iter().all(|uid| !before.contains(uid)));
+        assert!(world.reasons().is_empty());
+    }
+
+    #[test]
+    fn a_change_of_the_spec_takes_a_waiting_template_along() {
+        let mut world = World::settled(3, 1);
+        made_by_another_operator(&mut world);
+        let before = world.uids();
+        change(&mut world);
+        world.settle();
+        assert!(world.uids().iter().all(|uid| !before.contains(uid)));
+        assert!(world.reasons().is_empty());
+    }
+
+    #[test]
+    fn another_kind_of_file_rolls_where_a_replica_has_the_data() {
+        let other = Some(dynomite_api::contract::Persistence::Rdb);
+        let mut world = World::settled(3, 1);
+        let before = world.uids();
+        world.edit(|spec| spec.store.persistence = other);
+        world.settle();
+        assert!(world.uids().iter().all(|uid| !before.contains(uid)));
+        let mut world = World::settled(1, 2);
+        let before = world.uids();
+        world.edit(|spec| spec.store.persistence = other);
+        for _ in 0..10 {
+            world.pass();
+        }
+        assert_eq!(world.uids(), before);
+        assert!(world.waits().iter().any(Wait::stalls));
+        assert_eq!(world.reasons(), ["WouldLoseData"]);
     }
 
     /// Settled, then changed so that every pod is to be replaced.
