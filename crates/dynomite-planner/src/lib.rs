@@ -15,6 +15,7 @@
 mod blocker;
 mod cluster;
 mod compare;
+mod levels;
 mod objects;
 mod observed;
 mod ownership;
@@ -33,6 +34,7 @@ mod wait;
 mod world;
 
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
+pub use levels::{Behind, Levels};
 pub use observed::{Claims, KubernetesNode, Observed, SecretFacts, Seen};
 pub use plan::{
     Action, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned, StepName,

@@ -53,6 +53,8 @@ pub enum StepName {
     Configure,
     /// Permissions, the serve gate, nodes that copy.
     WarmUp,
+    /// Nodes that have missed writes.
+    Renew,
     /// Racks that left the spec.
     Retire,
     /// Pods of an older revision.
@@ -68,6 +70,7 @@ impl StepName {
             Self::AssignTokens => "assign_tokens",
             Self::Configure => "configure",
             Self::WarmUp => "warm_up",
+            Self::Renew => "renew",
             Self::Retire => "retire",
             Self::Roll => "roll",
         }
@@ -133,13 +136,11 @@ impl Action {
 
     /// Whether it takes a node out of the ring.
     pub fn disrupts(&self) -> bool {
-        matches!(
-            self,
-            Self::Delete {
-                kind: Kind::Pod | Kind::StatefulSet,
-                ..
-            }
-        )
+        match self {
+            Self::Delete { kind, .. } => matches!(kind, Kind::Pod | Kind::StatefulSet),
+            Self::Assign { desired, .. } => desired.distrust.is_some(),
+            _ => false,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::blocker::{self, Blocker};
 use crate::cluster::{Cluster, Rack};
+use crate::levels::Levels;
 use crate::observed::{Observed, Seen};
 use crate::tokens::{self, Tokens};
 
@@ -20,6 +21,8 @@ pub struct Ring<'a> {
     pub tokens: Tokens,
     /// Since when the ring has served, if it has.
     pub served_since: Option<Timestamp>,
+    /// Which nodes have missed writes that their replicas have.
+    pub levels: Levels,
 }
 
 /// A declared node and what is seen of it.
@@ -57,6 +60,7 @@ impl<'a> Ring<'a> {
             }
         }
         Self {
+            levels: Levels::new(&nodes, observed),
             nodes,
             served_since: tokens::served_since(cluster, observed),
             tokens,

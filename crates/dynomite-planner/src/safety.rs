@@ -22,6 +22,11 @@ pub enum Refusal {
         /// That node.
         peer: String,
     },
+    /// A node has missed writes and is to be renewed first.
+    OtherBehind {
+        /// That node.
+        other: String,
+    },
     /// Too few replicas of its token would stay.
     NoHeadroom {
         /// Ready replicas without this one.
@@ -53,6 +58,11 @@ pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
             message: other.lacks(),
         });
     }
+    if let Some((other, _)) = ring.levels.all_behind().find(|(o, _)| **o != node.name) {
+        return Err(Refusal::OtherBehind {
+            other: other.clone(),
+        });
+    }
     let ready = others()
         .filter(|o| o.token == node.token && o.ready())
         .count();
@@ -63,6 +73,36 @@ pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
             Err(Refusal::WouldLoseData)
         };
     }
+    let required = cluster.required();
+    if ready < required {
+        return Err(Refusal::NoHeadroom { ready, required });
+    }
+    Ok(())
+}
+
+/// Whether a node that has missed writes may leave the endpoints now to copy
+/// them.
+///
+/// It serves what its replicas know to be old, so it waits for less than a node
+/// that is whole: a node of another token that does not run keeps nobody from
+/// being renewed. One that copies or leaves does: one at a time.
+pub fn may_renew(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<(), Refusal> {
+    let others = || ring.nodes.iter().filter(|other| other.name != node.name);
+    if let Some(peer) = others().find(|o| o.token == node.token && o.warming_up()) {
+        return Err(Refusal::PeerWarmingUp {
+            peer: peer.name.clone(),
+        });
+    }
+    let moves = |other: &&Node<'_>| other.warming_up() || other.terminating();
+    if let Some(other) = others().find(moves) {
+        return Err(Refusal::OtherNodeDown {
+            other: other.name.clone(),
+            message: other.lacks(),
+        });
+    }
+    let ready = others()
+        .filter(|o| o.token == node.token && o.ready())
+        .count();
     let required = cluster.required();
     if ready < required {
         return Err(Refusal::NoHeadroom { ready, required });
@@ -113,6 +153,9 @@ impl fmt::Display for Refusal {
             }
             Self::PeerWarmingUp { peer } => {
                 write!(f, "node {peer} of the same token is copying its data")
+            }
+            Self::OtherBehind { other } => {
+                write!(f, "node {other} has missed writes and copies them first")
             }
             Self::NoHeadroom { ready, required } => write!(
                 f,

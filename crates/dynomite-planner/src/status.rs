@@ -239,6 +239,7 @@ impl View<'_> {
             self.reconciling(),
             self.stalled(),
             self.availability(),
+            self.level(),
             self.tokens_assigned(),
             self.paused(),
         ]
@@ -327,6 +328,34 @@ impl View<'_> {
             ),
             None => Verdict::new(of, None, "NodeUnknown", message.unwrap_or_default()),
         }
+    }
+
+    fn level(&self) -> Verdict {
+        let of = ConditionType::ReplicasLevel;
+        let levels = &self.ring.levels;
+        if let Some((node, behind)) = levels.all_behind().next() {
+            let message = format!(
+                "node {node} has missed writes that node {} has",
+                behind.reference
+            );
+            return Verdict::new(of, Some(false), "NodeBehind", message);
+        }
+        if let Some((node, coordinator)) = levels.all_cut_off().next() {
+            let message = format!("node {node} does not hear node {coordinator}");
+            return Verdict::new(of, Some(false), "NodeCutOff", message);
+        }
+        if let Some(node) = levels.unnumbered() {
+            let message = format!(
+                "the engine of node {node} does not number its writes: nobody knows which it missed, and a copy may lose or repeat the writes of a moment"
+            );
+            return Verdict::new(of, None, "NotNumbered", message);
+        }
+        if self.ring.nodes.iter().any(|node| !node.proven()) {
+            let message = "a node is not compared with its replicas before its data is proven";
+            return Verdict::new(of, None, "NodesNotReady", message);
+        }
+        let message = "the nodes of each token have received the same writes";
+        Verdict::new(of, Some(true), "Level", message)
     }
 
     fn tokens_assigned(&self) -> Verdict {

@@ -113,6 +113,22 @@ pub enum Wait {
         /// Why not.
         refusal: Refusal,
     },
+    /// A node has missed writes that a replica has, and is to copy them.
+    Behind {
+        /// The node.
+        node: String,
+        /// The replica it is made equal to.
+        reference: String,
+        /// Why not yet; `None` when it has been told to.
+        refusal: Option<Refusal>,
+    },
+    /// A node does not hear a coordinator whose writes reach its replicas.
+    CutOff {
+        /// The node.
+        node: String,
+        /// The coordinator.
+        coordinator: String,
+    },
     /// The `StatefulSet` controller has not yet seen the newest spec.
     RevisionPending {
         /// The `StatefulSet`.
@@ -164,9 +180,12 @@ impl Wait {
             Self::MayNotLeave { refusal, .. } => match refusal {
                 Refusal::OtherNodeDown { .. } => "OtherNodeDown",
                 Refusal::PeerWarmingUp { .. } => "PeerWarmingUp",
+                Refusal::OtherBehind { .. } => "OtherNodeBehind",
                 Refusal::NoHeadroom { .. } => "NoHeadroom",
                 Refusal::WouldLoseData => "WouldLoseData",
             },
+            Self::Behind { .. } => "NodeBehind",
+            Self::CutOff { .. } => "NodeCutOff",
             Self::RevisionPending { .. } => "RevisionPending",
             Self::RestartRequired { .. } => "RestartRequired",
             Self::UpgradeAwaitsApproval { .. } => "UpgradeAwaitsApproval",
@@ -221,6 +240,20 @@ impl Wait {
             Self::MayNotLeave { node, refusal } => {
                 format!("node {node} is to be replaced and may not leave yet: {refusal}")
             }
+            Self::Behind {
+                node,
+                reference,
+                refusal,
+            } => {
+                let when = refusal.as_ref().map_or_else(
+                    || "it leaves the endpoints and copies them".to_owned(),
+                    |refusal| format!("it will copy them, and not yet: {refusal}"),
+                );
+                format!("node {node} has missed writes that node {reference} has: {when}")
+            }
+            Self::CutOff { node, coordinator } => format!(
+                "node {node} does not hear node {coordinator}, whose writes reach its replicas: see to the network between the two; the node is made equal when it hears it again"
+            ),
             Self::RevisionPending { name } => {
                 format!("StatefulSet {name} has not taken over its newest spec yet")
             }
@@ -257,10 +290,14 @@ impl Wait {
 
     /// Whether it is only told, and keeps nothing from being as declared.
     pub fn informs(&self) -> bool {
+<<<<<<<
+        matches!(self, Self::RestartRequired { .. } | Self::CutOff { .. })
+=======
         matches!(
             self,
             Self::RestartRequired { .. } | Self::UpgradeAwaitsApproval { .. }
         )
+>>>>>>>
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dynomite_api::contract::{
-    Awaiting, DesiredMark, EngineFacts, EngineState, Grant, NodeDesired, NodePhase, NodeReport,
-    ProcessFacts, Proof, ProofKind, StoreFacts,
+    Awaiting, DesiredMark, EngineState, Grant, NodeDesired, NodePhase, NodeReport, ProofKind,
+    Received, StoreFacts,
 };
 use dynomite_api::crd::DynomiteCluster;
 use jiff::{SignedDuration, Timestamp};
@@ -50,6 +50,12 @@ pub(crate) struct Life {
     pub(crate) warming: bool,
     pub(crate) keys: u64,
     pub(crate) spent: bool,
+    /// Since when its data is proven.
+    pub(crate) since: Timestamp,
+    /// From whom it copies.
+    pub(crate) donor: String,
+    /// What its engine has received; an engine that does not number says nothing.
+    pub(crate) received: Option<Received>,
 }
 
 pub(crate) fn defaults() -> Defaults {
@@ -350,6 +356,7 @@ impl World {
             *life = Life {
                 desired: life.desired.take(),
                 keys: life.keys,
+                received: life.received.as_ref().map(|_| Received::default()),
                 ..Life::default()
             };
         }
@@ -486,6 +493,10 @@ impl World {
         let Some(desired) = life.desired.clone().filter(|d| d.node.pod_uid == uid) else {
             return;
         };
+        let doubted = desired.distrust.as_ref().map(|d| d.proof_since);
+        if life.proof.is_some() && doubted == Some(life.since) {
+            life.proof = None;
+        }
         if life.proof.is_some() || self.slow.iter().any(|slow| slow == name) {
             return;
         }
@@ -494,6 +505,7 @@ impl World {
             donor.is_some_and(|donor| donor.desired.as_ref().is_some_and(|d| d.serve))
         };
         let donor = desired.donors.iter().find(|donor| proven(&donor.name));
+        let had = life.proof;
         match desired.grant {
             Some(Grant::AcceptLocal { pod_uid }) if pod_uid == uid => {
                 life.proof = Some(ProofKind::AcceptedLocal);
@@ -505,8 +517,16 @@ impl World {
             _ if life.warming && donor.is_some() => {
                 life.warming = false;
                 life.proof = Some(ProofKind::WarmUp);
+                let of = donor.and_then(|donor| before.get(&donor.name));
+                life.received = of.and_then(|donor| donor.received.clone());
             }
-            _ => life.warming = donor.is_some(),
+            _ => {
+                life.warming = donor.is_some();
+                life.donor = donor.map(|donor| donor.name.clone()).unwrap_or_default();
+            }
+        }
+        if life.proof != had {
+            life.since = self.now;
         }
     }
 
@@ -591,51 +611,39 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
         (_, Some(_)) if !ready => Some(Awaiting::Serve),
         _ => None,
     };
-    NodeReport {
-        node: name.to_owned(),
-        pod_uid: uid.to_owned(),
-        version: "1".to_owned(),
-        at: Timestamp::UNIX_EPOCH,
-        desired: life.desired.as_ref().map(|d| DesiredMark {
+    let state = if life.proof.is_some() {
+        EngineState::Normal
+    } else {
+        EngineState::Standby
+    };
+    // By its JSON form: a report may have more fields than matter here.
+    let report = json!({
+        "node": name, "podUid": uid, "version": "1",
+        "at": life.since + SignedDuration::from_hours(1),
+        "desired": life.desired.as_ref().map(|d| DesiredMark {
             cluster_uid: d.cluster.uid.clone(),
             pod_uid: d.node.pod_uid.clone(),
             cluster_generation: d.cluster_generation,
             generation: d.generation,
             digest: d.digest(),
         }),
-        phase,
-        since: "2026-01-01T00:02:00Z".parse().expect("a time"),
-        reason: String::new(),
-        message: String::new(),
-        ready,
-        proof: Proof {
-            kind: life.proof.unwrap_or(ProofKind::Unproven),
-            since: None,
-            exact: None,
+        "phase": phase, "since": "2026-01-01T00:02:00Z", "ready": ready,
+        "proof": {
+            "kind": life.proof.unwrap_or(ProofKind::Unproven),
+            "since": life.proof.map(|_| life.since),
         },
-        awaiting,
-        store: Some(StoreFacts {
-            keys: life.keys,
-            ..StoreFacts::default()
-        }),
-        engine: Some(EngineFacts {
-            state: if life.proof.is_some() {
-                EngineState::Normal
-            } else {
-                EngineState::Standby
-            },
-            incarnation: String::new(),
-            version: String::new(),
-            uptime_seconds: 0,
-            peers_connected: None,
-            received: None,
-        }),
-        store_process: ProcessFacts::default(),
-        engine_process: ProcessFacts::default(),
-        warm_up: None,
-        restart_required: Vec::new(),
-        findings: Vec::new(),
-    }
+        "awaiting": awaiting,
+        "store": StoreFacts { keys: life.keys, ..StoreFacts::default() },
+        "engine": {
+            "state": state, "incarnation": format!("{uid}-engine"), "uptimeSeconds": 100,
+            "received": life.received,
+        },
+        "warmUp": life.warming.then(|| json!({
+            "donor": life.donor, "stage": "Copying", "startedAt": "2026-01-01T00:02:00Z",
+            "attempt": 1, "bytesDone": 0,
+        })),
+    });
+    serde_json::from_value(report).expect("a report")
 }
 
 /// A plan in few words.

@@ -14,6 +14,8 @@ pub enum ConditionType {
     Stalled,
     /// Every token can be served at the configured consistency.
     Available,
+    /// The nodes of each token have received the same writes.
+    ReplicasLevel,
     /// Every node has its token.
     TokensAssigned,
     /// The operator changes nothing, because `spec.paused` says so.
@@ -28,6 +30,7 @@ impl ConditionType {
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
             Self::Available => "Available",
+            Self::ReplicasLevel => "ReplicasLevel",
             Self::TokensAssigned => "TokensAssigned",
             Self::Paused => "Paused",
         }

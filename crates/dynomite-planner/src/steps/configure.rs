@@ -1,12 +1,11 @@
 //! Desired documents: every node that can be asked gets the one it should have, unless it holds it already.
 
-use dynomite_api::contract::{
-    Donor, NodeDesired, NodeIdentity, NodeReport, PORT_PEER, PORT_SECURE, Peer,
-};
+use dynomite_api::contract::{NodeDesired, NodeIdentity, NodeReport, PORT_PEER, Peer};
 
-use super::{Pass, Step, grant};
+use super::donors::donors;
+use super::{Pass, Step, grant, renew};
 use crate::plan::Action;
-use crate::ring::{Node, Ring};
+use crate::ring::Node;
 use crate::wait::Wait;
 
 /// Hands out documents. A node whose report is unknown is not written to:
@@ -74,7 +73,7 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         peers: peers(pass, node),
         donors: donors(pass.ring, node),
         grant: grant(pass, node),
-        distrust: None,
+        distrust: renew::distrust(pass, node, report),
         // Opened for all at once, and only once it stands in the token record.
         serve: super::warm_up::gate_is_open(pass),
         consistency: cluster.consistency,
@@ -123,77 +122,12 @@ fn peers(pass: &Pass<'_>, node: &Node<'_>) -> Vec<Peer> {
     peers
 }
 
-/// The nodes of the same token in other racks, best first: those that serve
-/// with proven data, then the others that were heard, then the unknown. Among
-/// equals each rack begins with the next one, so that copies spread.
-fn donors(ring: &Ring<'_>, node: &Node<'_>) -> Vec<Donor> {
-    let mut racks: Vec<&str> = ring.nodes.iter().map(|n| n.rack.name.as_str()).collect();
-    racks.sort_unstable();
-    racks.dedup();
-    let place = |name: &str| racks.iter().position(|rack| *rack == name).unwrap_or(0);
-    let own = place(&node.rack.name);
-    let mut replicas: Vec<&Node<'_>> = ring
-        .replicas(node.token)
-        .filter(|other| other.name != node.name)
-        .collect();
-    replicas.sort_by_key(|other| {
-        let class = match &other.report {
-            Ok(_) if other.proven() && !other.terminating() => 0,
-            Ok(_) => 1,
-            Err(_) => 2,
-        };
-        let distance = (place(&other.rack.name) + racks.len() - own) % racks.len();
-        (class, distance)
-    });
-    replicas
-        .into_iter()
-        .map(|other| Donor {
-            name: other.name.clone(),
-            host: other.host.clone(),
-            address: other.address().map(str::to_owned),
-            port: PORT_SECURE,
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::observed::Seen;
+    use crate::ring::Ring;
     use crate::world::World;
-
-    fn donors_of(world: &World, name: &str) -> Vec<String> {
-        let cluster = world.cluster();
-        let ring = Ring::new(&cluster, &world.observed);
-        let node = ring
-            .nodes
-            .iter()
-            .find(|node| node.name == name)
-            .expect("it is there");
-        donors(&ring, node)
-            .into_iter()
-            .map(|donor| donor.name)
-            .collect()
-    }
-
-    #[test]
-    fn donors_are_of_the_same_token_and_the_unknown_come_last() {
-        let mut world = World::settled(3, 2);
-        assert_eq!(donors_of(&world, "ring-a-1"), ["ring-b-1", "ring-c-1"]);
-        // Each rack begins with the next one.
-        assert_eq!(donors_of(&world, "ring-b-1"), ["ring-c-1", "ring-a-1"]);
-        let unknown = Seen::Unknown("it does not answer".to_owned());
-        world
-            .observed
-            .reports
-            .insert("ring-b-1".to_owned(), unknown);
-        assert_eq!(donors_of(&world, "ring-a-1"), ["ring-c-1", "ring-b-1"]);
-        let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-c-1") else {
-            panic!("it was heard");
-        };
-        report.proof.kind = dynomite_api::contract::ProofKind::Unproven;
-        assert_eq!(donors_of(&world, "ring-a-1"), ["ring-c-1", "ring-b-1"]);
-    }
 
     #[test]
     fn a_silent_node_is_not_written_to_and_does_not_stop_the_others() {

@@ -1,8 +1,8 @@
 //! The steps of a plan, in order: what each decides is in its own file.
 //!
 //! Steps that only add or tell (`provision`, `assign_tokens`, `configure`,
-//! `warm_up`) act in one pass side by side: a node must be able to start while
-//! another object of the ring waits for something. What takes a node out
+//! `warm_up`, `renew`) act in one pass side by side: a node must be able to start
+//! while another object of the ring waits for something. What takes a pod away
 //! (`retire`, `roll`) comes last, yields to everything before it that changes a
 //! `StatefulSet`, and does one thing in a pass. A step that finds the ground
 //! unsafe for the rest, such as contradicting tokens, stops the pass.
@@ -10,8 +10,10 @@
 mod assign_tokens;
 mod configure;
 mod delete;
+mod donors;
 mod gate;
 mod provision;
+mod renew;
 mod retire;
 mod roll;
 mod warm_up;
@@ -35,6 +37,7 @@ const STEPS: &[(StepName, StepFn)] = &[
     (StepName::AssignTokens, assign_tokens::assign_tokens),
     (StepName::Configure, configure::configure),
     (StepName::WarmUp, warm_up::warm_up),
+    (StepName::Renew, renew::renew),
     (StepName::Retire, retire::retire),
     (StepName::Roll, roll::roll),
 ];
