@@ -28,7 +28,7 @@ pub struct LinkReport {
     pub peer: Option<Seed>,
     /// Where it connects to.
     pub endpoint: Endpoint,
-    /// Whether there is a connection.
+    /// Whether there is a connection that takes writes.
     pub connected: bool,
     /// Whether it answers, and says that it serves.
     pub serving: bool,
@@ -71,6 +71,10 @@ pub struct Report<'a> {
     pub links: Vec<LinkReport>,
     /// The ring.
     pub datacenters: &'a [Datacenter<LinkId>],
+    /// Numbered writes that did not arrive here, as far as they are remembered.
+    pub missing_writes: u64,
+    /// Coordinators of whose writes this node keeps account, the own engine included.
+    pub sources: usize,
     /// Numbers since the start.
     pub counters: &'a Counters,
     /// Requests to the local store.
@@ -103,6 +107,8 @@ impl Engine {
             topology_known: self.topology_known,
             links,
             datacenters: self.topology.datacenters(),
+            missing_writes: self.numbers.missing(),
+            sources: self.numbers.sources(),
             counters: &self.counters,
             store_requests: &self.store_requests,
             latency: &self.latency,
@@ -116,7 +122,7 @@ impl Engine {
             id,
             peer: link.peer.clone(),
             endpoint: link.endpoint.clone(),
-            connected: link.is_up(),
+            connected: link.takes_writes(),
             serving: link.is_trusted(),
             in_flight: link.in_flight.len(),
             unsent_bytes: link.out.unsent,
@@ -135,6 +141,7 @@ impl Engine {
         if self.state != state {
             tracing::info!(from = %self.state, to = %state, "run state");
         }
+        self.note_capture(self.state, state);
         self.state = state;
         if state == RunState::Standby {
             self.refuse_held(now);

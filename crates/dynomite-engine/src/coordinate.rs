@@ -6,20 +6,33 @@ use bytes::Bytes;
 use dynomite_protocol::consistency::Consistency;
 use dynomite_protocol::dnode::Kind;
 use dynomite_protocol::resp::reply;
+use dynomite_protocol::token::Token;
 use smallvec::SmallVec;
 
 use crate::command::Access;
 use crate::engine::Engine;
 use crate::error_text;
-use crate::job::{Job, JobId, Leg, Part};
+use crate::job::{Job, JobId, Leg, Numbering, Part};
 use crate::limits::{MAX_IN_FLIGHT, MAX_IN_FLIGHT_BYTES};
 use crate::link::{InFlight, Link, Purpose};
 use crate::now::Now;
+use crate::numbers::Tag;
 use crate::output::{Conn, LinkId, SessionId};
 use crate::plan::{Order, Plan};
 use crate::run_state::{Admission, HeldWrite, RunState};
 use crate::session::Session;
 use crate::verdict::{Rule, Verdict, Vote};
+
+/// One message to be sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) purpose: Purpose,
+    pub(crate) access: Access,
+    pub(crate) kind: Kind,
+    pub(crate) payload: &'a Bytes,
+    /// The number of a write.
+    pub(crate) tag: Option<Tag>,
+}
 
 impl Engine {
     /// Does what the plan for a request says.
@@ -44,6 +57,11 @@ impl Engine {
         let bytes = parts.iter().map(|part| part.payload.len()).sum();
         if self.jobs.len() >= MAX_IN_FLIGHT || self.job_bytes + bytes > MAX_IN_FLIGHT_BYTES {
             self.counters.client_dropped_requests += 1;
+            for part in &parts {
+                if let Numbering::Given(tag) = part.numbering {
+                    self.numbers.passed(tag);
+                }
+            }
             self.answer(session, sequence, error_text::reply(error_text::OVERLOADED));
             return;
         }
@@ -85,18 +103,76 @@ impl Engine {
         };
         let one_by_one = part.question.access == Access::Read
             && part.question.rule == Rule::Level(Consistency::DcOne);
-        if !one_by_one {
-            for vote in 0..part.votes.len() {
-                self.ask(now, job, index, vote);
+        let (votes, numbering) = (part.votes.len(), part.numbering);
+        match numbering {
+            _ if one_by_one => {}
+            Numbering::None => {
+                for vote in 0..votes {
+                    self.ask(now, job, index, vote, None);
+                }
             }
+            Numbering::Given(tag) => {
+                for vote in 0..votes {
+                    self.ask(now, job, index, vote, Some(tag));
+                }
+            }
+            Numbering::Home(token) => self.ask_numbered(now, job, index, Some(token)),
+            Numbering::Each => self.ask_numbered(now, job, index, None),
         }
         self.settle_part(now, job, index);
     }
 
-    /// Sends one node its share of a request and notes what to expect of it.
-    fn ask(&mut self, now: Now, job: JobId, index: usize, vote: usize) {
+    /// Sends a write with its next number to every node that counts by the token `home`, or by
+    /// its own when that is nothing; without a number to the others. A number that nobody took is
+    /// used again.
+    fn ask_numbered(&mut self, now: Now, job: JobId, index: usize, home: Option<Token>) {
         let Some(part) = self.jobs.get(job).and_then(|job| job.parts.get(index)) else {
             return;
+        };
+        let targets = part.targets.clone();
+        let source = self.numbers.own();
+        // Token, number, whether somebody took it.
+        let mut used: SmallVec<[(Token, u64, bool); 1]> = SmallVec::new();
+        for (vote, target) in targets.into_iter().enumerate() {
+            let token = self.token_of(target);
+            let Some(token) = token.filter(|token| home.is_none_or(|home| home == *token)) else {
+                self.ask(now, job, index, vote, None);
+                continue;
+            };
+            let at = used.iter().position(|(used, ..)| *used == token);
+            let at = at.unwrap_or_else(|| {
+                used.push((token, self.numbers.given(token) + 1, false));
+                used.len() - 1
+            });
+            let number = used[at].1;
+            let tag = Some(Tag { source, number });
+            used[at].2 |= self.ask(now, job, index, vote, tag);
+        }
+        for (token, number, taken) in used {
+            if taken {
+                self.numbers.give(token, number);
+                if token == self.settings.token {
+                    // If the own store refused it, the own node misses it.
+                    self.numbers.passed(Tag { source, number });
+                }
+            }
+        }
+    }
+
+    /// The token of a node of the own datacenter.
+    pub(crate) fn token_of(&self, target: LinkId) -> Option<Token> {
+        if target == LinkId::STORE {
+            return Some(self.settings.token);
+        }
+        let link = self.link(target).filter(|link| link.is_counted())?;
+        link.peer.as_ref().map(|peer| peer.token)
+    }
+
+    /// Sends one node its share of a request and notes what to expect of it. Returns whether it
+    /// was taken.
+    fn ask(&mut self, now: Now, job: JobId, index: usize, vote: usize, tag: Option<Tag>) -> bool {
+        let Some(part) = self.jobs.get(job).and_then(|job| job.parts.get(index)) else {
+            return false;
         };
         let (target, payload) = (part.targets[vote], part.payload.clone());
         let access = part.question.access;
@@ -105,14 +181,15 @@ impl Engine {
             part: number(index),
             vote: number(vote),
         };
-        let outcome = self.send(
-            now,
-            target,
-            Purpose::Leg(leg),
+        let message = Message {
+            purpose: Purpose::Leg(leg),
             access,
-            Kind::Request,
-            &payload,
-        );
+            kind: Kind::Request,
+            payload: &payload,
+            tag,
+        };
+        let outcome = self.send(now, target, message);
+        let taken = !matches!(outcome, Vote::Gone(_));
         if let Some(part) = self
             .jobs
             .get_mut(job)
@@ -120,6 +197,7 @@ impl Engine {
         {
             part.votes[vote] = outcome;
         }
+        taken
     }
 
     /// Acts on what is known about a part until it has its answer or must wait.
@@ -146,7 +224,7 @@ impl Engine {
                     let Some(vote) = self.best_unasked(job, index) else {
                         return;
                     };
-                    self.ask(now, job, index, vote);
+                    self.ask(now, job, index, vote, None);
                 }
             }
         }
@@ -181,47 +259,50 @@ impl Engine {
 
     /// Sends a message over a link. The vote says what to expect: an answer, perhaps an answer,
     /// or none.
-    pub(crate) fn send(
-        &mut self,
-        now: Now,
-        target: LinkId,
-        purpose: Purpose,
-        access: Access,
-        kind: Kind,
-        payload: &Bytes,
-    ) -> Vote {
-        if target == LinkId::STORE {
-            match self.state.admission(access) {
-                Admission::Refuse => return self.refused(target, access, error_text::STATE),
-                Admission::Hold => return self.hold(now, purpose, payload),
-                // What is held back goes first.
-                Admission::Send if access == Access::Write && self.held.len() > 0 => {
-                    return self.hold(now, purpose, payload);
-                }
-                Admission::Send => {}
-            }
-            match access {
-                Access::Read => self.store_requests.read_requests += 1,
-                Access::Write => self.store_requests.write_requests += 1,
-            }
+    pub(crate) fn send(&mut self, now: Now, target: LinkId, message: Message<'_>) -> Vote {
+        if target != LinkId::STORE {
+            return self.transmit(now, target, message);
         }
-        self.transmit(now, target, purpose, access, kind, payload)
+        let vote = match self.state.admission(message.access) {
+            Admission::Refuse => self.refused(target, message.access, error_text::STATE),
+            Admission::Hold => self.hold(now, message),
+            // What is held back goes first.
+            Admission::Send if message.access == Access::Write && self.held.len() > 0 => {
+                self.hold(now, message)
+            }
+            Admission::Send => {
+                match message.access {
+                    Access::Read => self.store_requests.read_requests += 1,
+                    Access::Write => self.store_requests.write_requests += 1,
+                }
+                self.transmit(now, target, message)
+            }
+        };
+        match (message.tag, &vote) {
+            // The own node's share of an own write is judged when the number is used.
+            (Some(tag), Vote::Gone(_)) if tag.source != self.numbers.own() => {
+                self.numbers.passed(tag);
+            }
+            (Some(tag), Vote::Pending | Vote::Doubtful) => self.numbers.arrived(tag),
+            _ => {}
+        }
+        vote
     }
 
-    pub(crate) fn transmit(
-        &mut self,
-        now: Now,
-        target: LinkId,
-        purpose: Purpose,
-        access: Access,
-        kind: Kind,
-        payload: &Bytes,
-    ) -> Vote {
+    pub(crate) fn transmit(&mut self, now: Now, target: LinkId, message: Message<'_>) -> Vote {
+        let Message {
+            purpose,
+            access,
+            kind,
+            payload,
+            tag,
+        } = message;
         let trusted = self.is_trusted(target);
         let id = self.next_message;
-        let usable = self
-            .link_mut(target)
-            .filter(|link| link.is_up() && !link.is_congested());
+        let usable = self.link_mut(target).filter(|link| {
+            let open = link.is_up() && (access == Access::Read || link.takes_writes());
+            open && !link.is_congested()
+        });
         let Some(link) = usable else {
             if target == LinkId::STORE {
                 self.counters.server_dropped_requests += 1;
@@ -235,6 +316,7 @@ impl Engine {
             write: access == Access::Write,
             id,
             sent: now.since_start,
+            tag,
         };
         link.send(message, kind, payload);
         let attempt = link.attempt;
@@ -260,16 +342,18 @@ impl Engine {
         }
     }
 
-    fn hold(&mut self, now: Now, purpose: Purpose, payload: &Bytes) -> Vote {
+    fn hold(&mut self, now: Now, message: Message<'_>) -> Vote {
         let write = HeldWrite {
-            purpose,
-            payload: payload.clone(),
+            purpose: message.purpose,
+            payload: message.payload.clone(),
             since: now.since_start,
+            tag: message.tag,
         };
-        match self.held.push(write) {
-            Ok(()) => Vote::Doubtful,
-            Err(_) => self.refused(LinkId::STORE, Access::Write, error_text::STATE),
+        if self.held.push(write).is_ok() {
+            return Vote::Doubtful;
         }
+        self.void_capture();
+        self.refused(LinkId::STORE, Access::Write, error_text::STATE)
     }
 
     /// Lets the held writes go when the state and the store allow it.
@@ -279,15 +363,14 @@ impl Engine {
                 return;
             };
             self.store_requests.write_requests += 1;
-            let (store, access) = (LinkId::STORE, Access::Write);
-            self.transmit(
-                now,
-                store,
-                write.purpose,
-                access,
-                Kind::Request,
-                &write.payload,
-            );
+            let message = Message {
+                purpose: write.purpose,
+                access: Access::Write,
+                kind: Kind::Request,
+                payload: &write.payload,
+                tag: write.tag,
+            };
+            self.transmit(now, LinkId::STORE, message);
         }
     }
 
@@ -317,15 +400,14 @@ impl Engine {
                     continue;
                 };
                 self.counters.remote_peer_failover_requests += u64::from(rack > 0);
-                let purpose = Purpose::Copy;
-                self.transmit(
-                    now,
-                    racks[rack],
-                    purpose,
-                    Access::Write,
-                    Kind::Forward,
-                    &part.payload,
-                );
+                let message = Message {
+                    purpose: Purpose::Copy,
+                    access: Access::Write,
+                    kind: Kind::Forward,
+                    payload: &part.payload,
+                    tag: None,
+                };
+                self.transmit(now, racks[rack], message);
             }
         }
     }
@@ -402,8 +484,17 @@ impl Engine {
     }
 
     fn refuse_held_write(&mut self, now: Now, write: &HeldWrite) {
+        self.void_capture();
         self.counters.held_writes_expired += 1;
         self.count_missed_write(LinkId::STORE);
+        if let Some(tag) = write.tag {
+            self.numbers.lost(tag);
+        }
+        self.tell_refused(now, write);
+    }
+
+    /// Tells whoever waits for a held write that it is not executed here.
+    pub(crate) fn tell_refused(&mut self, now: Now, write: &HeldWrite) {
         if let Purpose::Leg(leg) = write.purpose {
             self.vote(now, leg, Vote::Gone(error_text::reply(error_text::STATE)));
         }

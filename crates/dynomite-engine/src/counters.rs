@@ -27,6 +27,7 @@ pub struct Counters {
     pub server_dropped_requests: u64,
     pub read_failover_requests: u64,
     pub held_writes_expired: u64,
+    pub late_writes: u64,
     pub seeds_applied: u64,
 }
 

@@ -14,14 +14,16 @@ use dynomite_protocol::topology::{Member, Topology};
 use slotmap::SlotMap;
 
 use crate::counters::{Counters, Histogram, StoreRequests};
+use crate::cut::Cuts;
 use crate::job::{Job, JobId};
 use crate::limits::{MAX_OUTPUT_BYTES, MAX_PARTIAL_BYTES, MAX_PEER_SESSIONS};
 use crate::link::Link;
 use crate::now::Now;
+use crate::numbers::Numbers;
 use crate::output::{Conn, LinkId, Output, SessionId};
 use crate::rewrite::StreamClock;
 use crate::run_state::{HeldWrites, RunState};
-use crate::session::{ClientState, PeerState, Role, Session};
+use crate::session::{ClientState, PeerSpeaks, PeerState, Role, Session};
 
 /// What an engine must know at start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +133,10 @@ pub struct Engine {
     pub(crate) partial_bytes: usize,
     pub(crate) state: RunState,
     pub(crate) held: HeldWrites,
+    pub(crate) numbers: Numbers,
+    pub(crate) cuts: Cuts,
+    /// Peers of the own datacenter, connected to us, that do not number their writes.
+    pub(crate) plain_sessions: usize,
     pub(crate) read_level: Consistency,
     pub(crate) write_level: Consistency,
     pub(crate) timeout_factor: u32,
@@ -175,6 +181,9 @@ impl Engine {
             partial_bytes: 0,
             state: settings.start_state,
             held: HeldWrites::default(),
+            numbers: Numbers::new(&settings.incarnation),
+            cuts: Cuts::default(),
+            plain_sessions: 0,
             read_level: settings.read_consistency,
             write_level: settings.write_consistency,
             timeout_factor: 1,
@@ -253,19 +262,31 @@ impl Engine {
             } else {
                 self.counters.dnode_client_eof += 1;
             }
+            self.end_source(now, id);
             self.stop_reading(id);
             self.woken.push(id);
         }
         self.settle(now);
     }
 
+    /// Nothing more comes from a coordinator over this connection.
+    fn end_source(&mut self, now: Now, id: SessionId) {
+        let peer = self.sessions.get(id).and_then(Session::peer);
+        if let Some(PeerSpeaks::Source(source)) = peer.map(|peer| peer.speaks) {
+            self.numbers.session_ended(now.since_start, source, id);
+        }
+    }
+
     /// A client or peer is gone. What it asked for goes on; nobody sees the answers.
     pub fn handle_session_closed(&mut self, now: Now, id: SessionId) {
+        self.end_source(now, id);
         self.stop_reading(id);
         if let Some(session) = self.sessions.remove(id) {
             if session.is_client() {
                 self.clients -= 1;
             }
+            let speaks = session.peer().map(|peer| peer.speaks);
+            self.plain_sessions -= usize::from(speaks == Some(PeerSpeaks::Plain));
             if !session.closed && !session.closing {
                 if session.is_client() {
                     self.counters.client_err += 1;

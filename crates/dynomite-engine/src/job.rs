@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use dynomite_protocol::resp::{reply, write};
+use dynomite_protocol::token::Token;
 use smallvec::SmallVec;
 
 use crate::command::Access;
 use crate::error_text;
+use crate::numbers::Tag;
 use crate::output::{LinkId, SessionId};
 use crate::verdict::{Question, Verdict, Vote, verdict};
 
@@ -32,6 +34,20 @@ pub(crate) struct Part {
     pub(crate) targets: SmallVec<[LinkId; 3]>,
     pub(crate) votes: SmallVec<[Vote; 3]>,
     pub(crate) answer: Option<Bytes>,
+    pub(crate) numbering: Numbering,
+}
+
+/// Which number a write has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbering {
+    /// None: it is a read, or comes from an engine that gives none.
+    None,
+    /// The next one of this token, for the nodes that have it.
+    Home(Token),
+    /// For each node the next one of its own token.
+    Each,
+    /// The one its coordinator gave it.
+    Given(Tag),
 }
 
 impl Part {
@@ -43,6 +59,7 @@ impl Part {
             targets,
             votes,
             answer: None,
+            numbering: Numbering::None,
         }
     }
 

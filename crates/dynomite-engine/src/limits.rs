@@ -68,3 +68,6 @@ pub const MAX_CLIENT_NAME: usize = 256;
 
 /// Peers that may be connected to this node.
 pub const MAX_PEER_SESSIONS: usize = 8192;
+
+/// Cuts whose answer is on its way; a donor serves a few newcomers at a time.
+pub const MAX_CUTS: usize = 8;

@@ -16,10 +16,12 @@ use dynomite_protocol::limits::Limits;
 use dynomite_protocol::resp::ReplyParser;
 use dynomite_protocol::seeds::Seed;
 
+use crate::cut::CutId;
 use crate::job::Leg;
 use crate::limits::{
     MAX_LINK_IN_FLIGHT, MAX_LINK_UNSENT_BYTES, PEER_RETRY_MAX, PEER_RETRY_MIN, STORE_RETRY,
 };
+use crate::numbers::Tag;
 use crate::output::{Attempt, Outgoing};
 
 /// What waits for an answer on a link.
@@ -31,6 +33,8 @@ pub(crate) enum Purpose {
     Copy,
     /// The question how the peer is.
     Probe,
+    /// The question where the store is; the moment it is sent is a cut.
+    Cut(CutId),
 }
 
 /// One message without an answer.
@@ -40,6 +44,8 @@ pub(crate) struct InFlight {
     pub(crate) write: bool,
     pub(crate) id: u64,
     pub(crate) sent: Duration,
+    /// The number of the write, towards the store.
+    pub(crate) tag: Option<Tag>,
 }
 
 /// Whether there is a connection.
@@ -92,7 +98,31 @@ pub(crate) struct Link {
     pub(crate) serving: bool,
     /// It has been silent for long.
     pub(crate) suspect: bool,
+    /// What is known about the engine at the other end.
+    pub(crate) speaks: Speaks,
+    /// The highest number it was told over this connection. Nothing while it has not said whether
+    /// it counts writes: before, it gets none.
+    pub(crate) told: Option<u64>,
     pub(crate) counters: LinkCounters,
+}
+
+/// Whether an engine knows numbers of writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// It has not said anything yet.
+    Unknown,
+    /// It is one of ours.
+    Numbers,
+    /// It is Netflix's, or an older one of ours.
+    Plain,
+}
+
+/// What came over a link.
+pub(crate) enum Heard {
+    /// An answer.
+    Answer(Answer),
+    /// The word that the other side counts writes.
+    Greeting,
 }
 
 /// One answer that came over a link.
@@ -123,12 +153,30 @@ impl Link {
             last_probe: Duration::ZERO,
             serving: true,
             suspect: false,
+            speaks: Speaks::Unknown,
+            told: None,
             counters: LinkCounters::default(),
         }
     }
 
     pub(crate) fn is_up(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// Whether writes may be sent: within the datacenter only when it is known whether the other
+    /// side wants their numbers.
+    pub(crate) fn takes_writes(&self) -> bool {
+        self.is_up() && (self.told.is_some() || !self.is_counted())
+    }
+
+    /// Whether the other side may count our writes.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.peer.is_some() && self.same_dc
+    }
+
+    /// Whether the other side counts our writes.
+    pub(crate) fn counts(&self) -> bool {
+        self.is_up() && self.told.is_some() && self.speaks == Speaks::Numbers
     }
 
     /// Whether it makes sense to expect an answer soon.
@@ -149,6 +197,7 @@ impl Link {
     pub(crate) fn up(&mut self, now: Duration) {
         self.state = State::Up;
         self.backoff = PEER_RETRY_MIN;
+        self.told = None;
         self.last_received = now;
         // The first probe leaves with the next tick.
         self.last_probe = Duration::ZERO;
@@ -180,19 +229,44 @@ impl Link {
     /// Sends a message. `id` and `kind` concern peers only.
     pub(crate) fn send(&mut self, message: InFlight, kind: Kind, payload: &Bytes) {
         if self.peer.is_some() {
-            let header = Header {
-                id: message.id,
-                kind,
-                encrypted: false,
-                same_dc: self.same_dc,
+            let tag = match message.tag {
+                Some(tag) if self.counts() => {
+                    self.told = Some(tag.number);
+                    dnode::Tag::Number(tag.number)
+                }
+                _ if self.is_counted() && self.told.is_none() => dnode::Tag::Offer,
+                _ => dnode::Tag::None,
             };
-            self.out
-                .write(|out| dnode::write_header(out, &header, payload.len()));
+            self.write_header(message.id, kind, tag, payload.len());
         }
         self.out.push(payload);
         self.counters.requests += 1;
         self.counters.request_bytes += payload.len() as u64;
         self.in_flight.push_back(message);
+    }
+
+    fn write_header(&mut self, id: u64, kind: Kind, tag: dnode::Tag, payload: usize) {
+        let header = Header {
+            id,
+            kind,
+            encrypted: false,
+            same_dc: self.same_dc,
+            tag,
+        };
+        self.out
+            .write(|out| dnode::write_header(out, &header, payload));
+    }
+
+    /// Says something about the numbers of writes.
+    pub(crate) fn tell(&mut self, id: u64, tag: dnode::Tag, given: u64) {
+        self.told = Some(given);
+        self.write_header(id, Kind::Numbers, tag, 0);
+    }
+
+    /// The other side has said whether it counts writes.
+    fn greet(&mut self, speaks: Speaks) {
+        self.told = Some(0);
+        self.speaks = speaks;
     }
 
     pub(crate) fn receive(&mut self, now: Duration, bytes: BytesMut) {
@@ -205,8 +279,8 @@ impl Link {
         }
     }
 
-    /// The next answer that has fully arrived; an error when the bytes make no sense.
-    pub(crate) fn next_answer(&mut self) -> Result<Option<Answer>, String> {
+    /// What has fully arrived next; an error when the bytes make no sense.
+    pub(crate) fn next_heard(&mut self) -> Result<Option<Heard>, String> {
         let mut id = None;
         if self.peer.is_some() {
             while self.header.is_none() {
@@ -220,11 +294,18 @@ impl Link {
                 if header.encrypted {
                     return Err("the peer encrypts, which is not built".to_owned());
                 }
+                if header.kind == Kind::Numbers && header.tag == dnode::Tag::Offer {
+                    self.greet(Speaks::Numbers);
+                    return Ok(Some(Heard::Greeting));
+                }
                 if header.kind == Kind::Response {
+                    if self.told.is_none() {
+                        self.greet(Speaks::Plain);
+                    }
                     self.header = Some(header);
                 }
             }
-            id = self.header.map(|header| header.id);
+            id = self.header.as_ref().map(|header| header.id);
         }
         let reply = self
             .replies
@@ -239,6 +320,6 @@ impl Link {
         if self.inbox.is_empty() {
             self.inbox = BytesMut::new();
         }
-        Ok(Some(Answer { id, reply }))
+        Ok(Some(Heard::Answer(Answer { id, reply })))
     }
 }

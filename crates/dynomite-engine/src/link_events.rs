@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use dynomite_protocol::dnode::Kind;
+use dynomite_protocol::dnode::{self, Kind};
 
 use crate::command::Access;
+use crate::coordinate::Message;
 use crate::engine::Engine;
 use crate::error_text;
 use crate::limits::{PROBE_INTERVAL, SILENCE_MIN, SUSPECT_AFTER_MAX, SUSPECT_AFTER_MIN};
-use crate::link::{Answer, InFlight, Purpose, State};
+use crate::link::{Answer, Heard, InFlight, Link, Purpose, State};
 use crate::now::Now;
-use crate::output::{Attempt, LinkId, Output};
+use crate::output::{Attempt, Conn, LinkId, Output};
 use crate::verdict::Vote;
 
 /// The question how a peer is: answered like any read of its own store, so the answer tells its
@@ -51,9 +52,10 @@ impl Engine {
         };
         link.receive(now.since_start, bytes);
         while let Some(link) = self.link_mut(id) {
-            match link.next_answer() {
+            match link.next_heard() {
                 Ok(None) => break,
-                Ok(Some(answer)) => {
+                Ok(Some(Heard::Greeting)) => self.introduce(id),
+                Ok(Some(Heard::Answer(answer))) => {
                     if !self.take_answer(now, id, answer) {
                         self.drop_link(now, id, "an answer nobody asked for");
                         break;
@@ -86,7 +88,9 @@ impl Engine {
         for id in ids {
             self.connect_if_due(now, id);
             self.watch(now, id);
+            self.tell_given(id);
         }
+        self.numbers.prune(now.since_start);
         self.expire(now);
         self.release_held(now);
         self.settle(now);
@@ -175,15 +179,52 @@ impl Engine {
         if let Some(link) = self.link_mut(id) {
             link.last_probe = now.since_start;
         }
-        let payload = Bytes::from_static(PROBE);
-        self.transmit(
-            now,
-            id,
-            Purpose::Probe,
-            Access::Read,
-            Kind::Request,
-            &payload,
-        );
+        let probe = Message {
+            purpose: Purpose::Probe,
+            access: Access::Read,
+            kind: Kind::Request,
+            payload: &Bytes::from_static(PROBE),
+            tag: None,
+        };
+        self.transmit(now, id, probe);
+    }
+
+    /// Says over a new connection whose numbers will come.
+    fn introduce(&mut self, id: LinkId) {
+        let Some(token) = self.token_of(id) else {
+            return;
+        };
+        let given = self.numbers.given(token);
+        let incarnation = self.settings.incarnation.clone();
+        let who = dnode::Introduction {
+            token,
+            given,
+            incarnation,
+        };
+        self.tell(id, dnode::Tag::Introduction(Box::new(who)), given);
+    }
+
+    /// Tells a peer about numbers it was not sent, so that it knows at once what it misses.
+    fn tell_given(&mut self, id: LinkId) {
+        let counts = |link: &&Link| link.counts() && !link.is_congested();
+        if let Some(told) = self.link(id).filter(counts).and_then(|link| link.told)
+            && let Some(token) = self.token_of(id)
+        {
+            let given = self.numbers.given(token);
+            if given > told {
+                self.tell(id, dnode::Tag::Given(given), given);
+            }
+        }
+    }
+
+    fn tell(&mut self, id: LinkId, tag: dnode::Tag, given: u64) {
+        let message = self.next_message;
+        self.next_message += 1;
+        if let Some(link) = self.link_mut(id) {
+            link.tell(message, tag, given);
+            let attempt = link.attempt;
+            self.list(Conn::Link(id, attempt));
+        }
     }
 
     /// Gives an answer to whoever waits for it. False when nobody can have asked for it.
@@ -226,9 +267,12 @@ impl Engine {
         self.note_health(id, message, &answer);
         if message.write && error_text::is_missed_write(&answer) {
             self.count_missed_write(id);
+            self.note_lost(id, message);
         }
-        if let Purpose::Leg(leg) = message.purpose {
-            self.vote(now, leg, Vote::from_reply(answer));
+        match message.purpose {
+            Purpose::Leg(leg) => self.vote(now, leg, Vote::from_reply(answer)),
+            Purpose::Cut(cut) => self.finish_cut(cut, &answer),
+            Purpose::Copy | Purpose::Probe => {}
         }
     }
 
@@ -262,9 +306,14 @@ impl Engine {
         for message in lost {
             if message.write {
                 self.count_missed_write(id);
+                self.note_lost(id, &message);
             }
-            if let Purpose::Leg(leg) = message.purpose {
-                self.vote(now, leg, Vote::Gone(error_text::reply(text)));
+            match message.purpose {
+                Purpose::Leg(leg) => {
+                    self.vote(now, leg, Vote::Gone(error_text::reply(text)));
+                }
+                Purpose::Cut(cut) => self.abandon_cut(cut),
+                Purpose::Copy | Purpose::Probe => {}
             }
         }
     }

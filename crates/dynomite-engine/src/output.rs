@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use dynomite_protocol::config::Endpoint;
 
+use crate::cut::{Cut, CutId, CutRefused};
+
 slotmap::new_key_type! {
     /// One accepted connection: a client, or a peer that connected to us.
     pub struct SessionId;
@@ -59,6 +61,13 @@ pub enum Output {
         attempt: Attempt,
         /// Where.
         endpoint: Endpoint,
+    },
+    /// A cut that was asked for is made, or cannot be.
+    Cut {
+        /// Which.
+        id: CutId,
+        /// What came of it.
+        outcome: Result<Box<Cut>, CutRefused>,
     },
     /// Drop a connection; its end need not be reported.
     Disconnect {

@@ -8,8 +8,9 @@ use smallvec::{SmallVec, smallvec};
 use crate::command::{self, Access, Class, Command, Compare, Keys, Split};
 use crate::engine::Engine;
 use crate::error_text;
-use crate::job::{Merge, Part};
+use crate::job::{Merge, Numbering, Part};
 use crate::now::Now;
+use crate::numbers::Tag;
 use crate::output::{LinkId, SessionId};
 use crate::rewrite;
 use crate::session::Role;
@@ -150,8 +151,29 @@ impl Engine {
     }
 
     /// A coordinator has decided that this is to be done here, whoever owns the keys.
-    pub(crate) fn plan_for_peer(request: &Request) -> Plan {
-        order_for_peer(request).into()
+    pub(crate) fn plan_for_peer(&mut self, request: &Request, tag: Option<Tag>) -> Plan {
+        let Some(tag) = tag else {
+            return order_for_peer(request).into();
+        };
+        if self.numbers.is_late(tag) {
+            self.counters.late_writes += 1;
+            return Plan::Answer(error_text::reply(error_text::STATE));
+        }
+        match order_for_peer(request) {
+            Ok(mut order) => {
+                // A number makes it a write, whatever this version takes it for.
+                order.access = Access::Write;
+                for part in &mut order.parts {
+                    part.question.access = Access::Write;
+                    part.numbering = Numbering::Given(tag);
+                }
+                Plan::Ask(order)
+            }
+            Err(answer) => {
+                self.numbers.passed(tag);
+                Plan::Answer(answer)
+            }
+        }
     }
 
     fn plan_by_keys(
@@ -260,8 +282,12 @@ impl Engine {
             own: self.topology.local_rack(),
             compare: command.compare,
         };
-        let targets = SmallVec::from_slice(&self.topology.segment(segment).local);
-        Part::new(payload, question, targets)
+        let segment = self.topology.segment(segment);
+        let mut part = Part::new(payload, question, SmallVec::from_slice(&segment.local));
+        if command.access == Access::Write {
+            part.numbering = Numbering::Home(segment.home);
+        }
+        part
     }
 
     fn order_one(
@@ -335,9 +361,13 @@ impl Engine {
             own: own.unwrap_or(0),
             compare: Compare::Bytes,
         };
+        let mut part = Part::new(request.raw().clone(), question, targets);
+        if command.access == Access::Write {
+            part.numbering = Numbering::Each;
+        }
         Order {
             access: command.access,
-            parts: smallvec![Part::new(request.raw().clone(), question, targets)],
+            parts: smallvec![part],
             merge: Merge::Only,
             copies: SmallVec::new(),
         }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crate::command::Access;
 use crate::limits::{MAX_HELD_BYTES, MAX_HELD_WRITES};
 use crate::link::Purpose;
+use crate::numbers::Tag;
 
 /// What a node does with requests for its own store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub(crate) struct HeldWrite {
     pub(crate) purpose: Purpose,
     pub(crate) payload: Bytes,
     pub(crate) since: Duration,
+    pub(crate) tag: Option<Tag>,
 }
 
 /// The writes held back, oldest first.
@@ -103,6 +105,19 @@ impl HeldWrites {
     pub(crate) fn pop_older_than(&mut self, limit: Duration) -> Option<HeldWrite> {
         let due = self.queue.front().is_some_and(|write| write.since <= limit);
         if due { self.pop() } else { None }
+    }
+
+    /// Takes out the writes for which `keep` says no.
+    pub(crate) fn take_unless(&mut self, keep: impl Fn(&HeldWrite) -> bool) -> Vec<HeldWrite> {
+        let (kept, taken): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.queue).into_iter().partition(keep);
+        self.queue = kept;
+        self.bytes -= taken.iter().map(|write| write.payload.len()).sum::<usize>();
+        taken.into()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &HeldWrite> {
+        self.queue.iter()
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use dynomite_protocol::consistency::Consistency;
-use dynomite_protocol::dnode::{self, Header, HeaderParser, Kind};
+use dynomite_protocol::dnode::{self, Header, HeaderParser, Kind, Tag};
 use dynomite_protocol::resp::{Request, RequestParser};
 
 use crate::limits::{FIRST_WINDOW, LARGE_ANSWER, MAX_SESSION_IN_FLIGHT, PAUSE_OUTPUT_BYTES};
+use crate::numbers::SourceId;
 use crate::output::Outgoing;
 use crate::resp3::{self, Shape};
 
@@ -37,6 +38,21 @@ pub(crate) struct ClientState {
 pub(crate) struct PeerState {
     pub(crate) headers: HeaderParser,
     pub(crate) header: Option<Header>,
+    pub(crate) speaks: PeerSpeaks,
+}
+
+/// Whether the engine at the other end numbers its writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum PeerSpeaks {
+    /// It has not said anything yet, or is in another datacenter.
+    #[default]
+    Unknown,
+    /// It numbers them, and has not said yet for whom.
+    Numbers,
+    /// It numbers them, as this source.
+    Source(SourceId),
+    /// It is Netflix's, or an older one of ours.
+    Plain,
 }
 
 /// The place of one answer.
@@ -84,6 +100,20 @@ impl Session {
         }
     }
 
+    pub(crate) fn peer_mut(&mut self) -> Option<&mut PeerState> {
+        match &mut self.role {
+            Role::Peer(peer) => Some(peer),
+            Role::Client(_) => None,
+        }
+    }
+
+    pub(crate) fn peer(&self) -> Option<&PeerState> {
+        match &self.role {
+            Role::Peer(peer) => Some(peer),
+            Role::Client(_) => None,
+        }
+    }
+
     pub(crate) fn is_client(&self) -> bool {
         matches!(self.role, Role::Client(_))
     }
@@ -101,6 +131,18 @@ impl Session {
             answer: None,
         });
         self.first + self.slots.len() as u64 - 1
+    }
+
+    /// Says that writes are counted here. Between two whole answers this may stand anywhere.
+    pub(crate) fn greet(&mut self) {
+        let header = Header {
+            id: 0,
+            kind: Kind::Numbers,
+            encrypted: false,
+            same_dc: true,
+            tag: Tag::Offer,
+        };
+        self.out.write(|out| dnode::write_header(out, &header, 0));
     }
 
     /// Says what the answer in the newest place is in RESP3, if the client speaks it.
@@ -141,6 +183,7 @@ impl Session {
                     kind: Kind::Response,
                     encrypted: false,
                     same_dc,
+                    tag: Tag::None,
                 };
                 self.out
                     .write(|out| dnode::write_header(out, &header, answer.len()));

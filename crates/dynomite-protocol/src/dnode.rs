@@ -6,12 +6,30 @@
 //!
 //! The payload ends where its RESP ends. Netflix's engine writes a wrong payload length when it
 //! passes on what came from another datacenter, so the number is written here and never believed.
+//!
+//! In clear messages Netflix's engine writes one letter as `data` and ignores what it reads there.
+//! Our engines say in it which of a coordinator's writes this is (see [`crate::received`]):
+//!
+//! ```text
+//!   connects                                         accepts
+//!      │ PING, data n: "I number my writes" ───────────▶│   Netflix's engine only answers the PING
+//!      │◀───────────── Numbers, data n: "so do I" ──────│
+//!      │ Numbers, data i<token>:<given>:<incarnation> ─▶│   who counts, for whom, how far it is
+//!      │ writes, data w<number> ───────────────────────▶│
+//!      │ Numbers, data g<given> ───────────────────────▶│   when one could not be sent
+//! ```
+
+use std::fmt::Write as _;
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use crate::limits::{MAX_PEER_DATA, MAX_PEER_GARBAGE, MAX_PEER_HEADER};
+use crate::limits::{MAX_INCARNATION, MAX_PEER_DATA, MAX_PEER_GARBAGE, MAX_PEER_HEADER};
+use crate::token::Token;
 
 const MAGIC: &[u8] = b"$2014$";
+
+/// The type of [`Kind::Numbers`]: the first that Netflix's engine has no use for.
+const NUMBERS: u8 = 14;
 
 /// What a peer message asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +41,8 @@ pub enum Kind {
     Forward,
     /// The answer to one of the two; it carries their id.
     Response,
+    /// A word about the numbers of writes, without payload: only between our engines.
+    Numbers,
     /// Gossip and everything else that has no RESP payload and is not acted on.
     Other(u8),
 }
@@ -33,6 +53,7 @@ impl Kind {
             3 => Self::Request,
             4 => Self::Forward,
             5 => Self::Response,
+            NUMBERS => Self::Numbers,
             other => Self::Other(other),
         }
     }
@@ -42,18 +63,93 @@ impl Kind {
             Self::Request => 3,
             Self::Forward => 4,
             Self::Response => 5,
+            Self::Numbers => NUMBERS,
             Self::Other(other) => other,
         }
     }
 
     /// Whether a RESP message follows the header.
     pub fn has_payload(self) -> bool {
-        !matches!(self, Self::Other(_))
+        !matches!(self, Self::Numbers | Self::Other(_))
+    }
+}
+
+/// What our engines say in the `data` of a message.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Tag {
+    /// Nothing; all that Netflix's engine ever says.
+    #[default]
+    None,
+    /// "I number my writes": the first word of each side.
+    Offer,
+    /// Who counts; before the first number.
+    Introduction(Box<Introduction>),
+    /// The number of this write.
+    Number(u64),
+    /// Numbers up to this one have been given; what did not arrive of them will not.
+    Given(u64),
+}
+
+/// Whose numbers come over a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// The token whose writes are meant.
+    pub token: Token,
+    /// The highest number given so far; 0 before the first.
+    pub given: u64,
+    /// The coordinator, by its incarnation: letters, digits, `-` and `_`.
+    pub incarnation: String,
+}
+
+impl Tag {
+    /// Writes length and text of the `data` field.
+    fn write(&self, out: &mut BytesMut) {
+        let digits = |number: u64| number.checked_ilog10().map_or(1, |log| log + 1);
+        // Writing to memory does not fail.
+        let _ = match self {
+            Self::None => out.write_str("1 d"),
+            Self::Offer => out.write_str("1 n"),
+            Self::Number(number) => write!(out, "{} w{number}", 1 + digits(*number)),
+            Self::Given(number) => write!(out, "{} g{number}", 1 + digits(*number)),
+            Self::Introduction(who) => {
+                let text = format!("i{}:{}:{}", who.token, who.given, who.incarnation);
+                write!(out, "{} {text}", text.len())
+            }
+        };
+    }
+
+    /// Reads a `data` field; what is not ours says nothing.
+    fn read(data: &[u8]) -> Self {
+        let number = || std::str::from_utf8(&data[1..]).ok()?.parse().ok();
+        let tag = match data.first() {
+            Some(b'n') if data.len() == 1 => Some(Self::Offer),
+            Some(b'w') => number().map(Self::Number),
+            Some(b'g') => number().map(Self::Given),
+            Some(b'i') => Introduction::read(&data[1..]).map(|who| Self::Introduction(who.into())),
+            _ => None,
+        };
+        tag.unwrap_or_default()
+    }
+}
+
+impl Introduction {
+    fn read(text: &[u8]) -> Option<Self> {
+        let mut words = std::str::from_utf8(text).ok()?.splitn(3, ':');
+        let token = Token(words.next()?.parse().ok()?);
+        let given = words.next()?.parse().ok()?;
+        let incarnation = words.next()?;
+        let fits = (1..=MAX_INCARNATION).contains(&incarnation.len());
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (fits && incarnation.bytes().all(is_plain)).then(|| Self {
+            token,
+            given,
+            incarnation: incarnation.to_owned(),
+        })
     }
 }
 
 /// The header of a peer message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// Unique per sending process; a response echoes it.
     pub id: u64,
@@ -63,6 +159,8 @@ pub struct Header {
     pub encrypted: bool,
     /// Whether sender and receiver are in one datacenter.
     pub same_dc: bool,
+    /// What our engines say beside it.
+    pub tag: Tag,
 }
 
 /// Bytes that are not the peer protocol; the connection cannot be used any longer.
@@ -75,16 +173,17 @@ pub enum PeerProtocolError {
 
 /// Appends a header for a payload of `payload` bytes in clear text.
 pub fn write_header(out: &mut BytesMut, header: &Header, payload: usize) {
-    use std::fmt::Write as _;
     out.put_slice(b"   $2014$ ");
     // Writing to memory does not fail.
     let _ = write!(
         out,
-        "{} {} 0 1 {} *1 d *{payload}\r\n",
+        "{} {} 0 1 {} *",
         header.id,
         header.kind.number(),
         u8::from(header.same_dc)
     );
+    header.tag.write(out);
+    let _ = write!(out, " *{payload}\r\n");
 }
 
 /// Finds headers in a stream; whatever stands before the magic is skipped.
@@ -177,17 +276,24 @@ fn fields(bytes: &[u8]) -> Result<(Header, usize), Stop> {
         return Err(Stop::Wrong);
     }
     cursor.expect(b' ')?;
-    cursor.at += data;
+    let data = cursor.at..cursor.at + data;
+    cursor.at = data.end;
     cursor.expect(b' ')?;
     cursor.expect(b'*')?;
     cursor.number()?;
     cursor.expect(b'\r')?;
     cursor.expect(b'\n')?;
+    let encrypted = flags & 1 == 1;
     let header = Header {
         id,
         kind: Kind::from_number(u8::try_from(kind).map_err(|_| Stop::Wrong)?),
-        encrypted: flags & 1 == 1,
+        encrypted,
         same_dc: same_dc != 0,
+        // An encrypted message has a key there.
+        tag: bytes
+            .get(data)
+            .filter(|_| !encrypted)
+            .map_or(Tag::None, Tag::read),
     };
     Ok((header, cursor.at))
 }
@@ -260,6 +366,7 @@ mod tests {
             kind: Kind::Request,
             encrypted: false,
             same_dc: true,
+            tag: Tag::None,
         };
         write_header(&mut out, &header, SET.len());
         out.extend_from_slice(SET);
@@ -286,18 +393,21 @@ mod tests {
                 kind: Kind::Request,
                 encrypted: false,
                 same_dc: true,
+                tag: Tag::None,
             },
             Header {
                 id: u64::MAX,
                 kind: Kind::Forward,
                 encrypted: true,
                 same_dc: false,
+                tag: Tag::None,
             },
             Header {
                 id: 9,
                 kind: Kind::Other(7),
                 encrypted: false,
                 same_dc: true,
+                tag: Tag::None,
             },
         ];
         for cut in 0..stream.len() {
@@ -334,11 +444,78 @@ mod tests {
         assert_eq!(found[0].id, 2);
     }
 
+    fn tag() -> impl Strategy<Value = Tag> {
+        let introduction = (any::<u32>(), any::<u64>(), "[0-9a-zA-Z_-]{1,64}");
+        prop_oneof![
+            Just(Tag::None),
+            Just(Tag::Offer),
+            any::<u64>().prop_map(Tag::Number),
+            any::<u64>().prop_map(Tag::Given),
+            introduction.prop_map(|(token, given, incarnation)| {
+                let token = Token(token);
+                Tag::Introduction(Box::new(Introduction {
+                    token,
+                    given,
+                    incarnation,
+                }))
+            }),
+        ]
+    }
+
+    fn with_data(data: &str) -> Tag {
+        let message = format!("$2014$ 1 3 0 1 1 *{} {data} *0\r\n", data.len());
+        headers(&[message.as_bytes()])[0].tag.clone()
+    }
+
+    #[test]
+    fn data_that_is_not_ours_says_nothing() {
+        for data in [
+            "d",
+            "a",
+            "",
+            "n1",
+            "w",
+            "w-1",
+            "wx",
+            "w18446744073709551616",
+            "g",
+            "i",
+            "i1:2",
+            "i1:2:",
+            "i1:2:a b",
+            "i4294967296:2:a",
+            "i1:x:a",
+        ] {
+            assert_eq!(with_data(data), Tag::None, "{data:?}");
+        }
+        assert_eq!(with_data(&format!("i1:2:{}", "a".repeat(65))), Tag::None);
+        assert_eq!(with_data("n"), Tag::Offer);
+        assert_eq!(with_data("w7"), Tag::Number(7));
+    }
+
+    #[test]
+    fn the_data_of_an_encrypted_message_is_a_key() {
+        let found = headers(&[b"$2014$ 1 3 1 1 1 *2 w7 *0\r\n"]);
+        assert_eq!((found[0].encrypted, &found[0].tag), (true, &Tag::None));
+    }
+
     proptest! {
+        #[test]
+        fn a_tag_is_read_again_wherever_the_stream_is_cut(tag in tag(), same_dc: bool) {
+            let kind = if matches!(tag, Tag::Number(_)) { Kind::Request } else { Kind::Numbers };
+            let header = Header { id: 3, kind, encrypted: false, same_dc, tag };
+            let mut out = BytesMut::new();
+            write_header(&mut out, &header, 0);
+            for cut in 0..=out.len() {
+                let (first, second) = out.split_at(cut);
+                prop_assert_eq!(headers(&[first, second]), std::slice::from_ref(&header));
+            }
+        }
+
         #[test]
         fn what_is_written_is_read_again(id: u64, forward: bool, same_dc: bool, payload in 0..100_usize) {
             let kind = if forward { Kind::Forward } else { Kind::Response };
-            let header = Header { id, kind, encrypted: false, same_dc };
+            let header = Header { id, kind, encrypted: false, same_dc, tag: Tag::None };
             let mut out = BytesMut::new();
             write_header(&mut out, &header, payload);
             prop_assert_eq!(headers(&[&out]), vec![header]);

@@ -24,6 +24,9 @@ pub const MAX_NESTING: usize = 8;
 /// Bytes of the `data` field in a peer message: an RSA block of a 4096-bit key has 512.
 pub const MAX_PEER_DATA: usize = 1024;
 
+/// Bytes of an incarnation, the name of one run of an engine.
+pub const MAX_INCARNATION: usize = 64;
+
 /// Bytes of one peer header without its `data`.
 pub const MAX_PEER_HEADER: usize = 256;
 

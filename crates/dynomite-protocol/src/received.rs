@@ -15,10 +15,22 @@
 //! it; what nobody has is lost to all of them alike and separates nobody.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Gaps kept for one coordinator. One more joins its nearest neighbour: the node then counts some
 /// writes as missing that it has, which costs a warm-up and no data.
 pub const MAX_GAPS: usize = 32;
+
+/// Coordinators remembered. One more, and the one that has been gone for longest is forgotten.
+pub const MAX_SOURCES: usize = 4096;
+
+/// How long a coordinator that is gone is remembered.
+pub const SOURCE_KEPT: Duration = Duration::from_hours(24);
+
+/// How long after its end a coordinator must be known to everybody who had a part in it. Nodes
+/// see its end, and so forget it, at slightly different times: what one has forgotten and the
+/// other has not yet must not look like a loss.
+pub const SOURCE_COMPARED: Duration = Duration::from_hours(12);
 
 /// What a node has received, by the incarnation of the coordinator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,10 +75,37 @@ impl Source {
     /// arrive before this word, over the same connection, does not arrive any more.
     pub fn given(&mut self, number: u64) {
         if number > self.last {
-            self.missing.push((self.last + 1, number));
+            let first = self.last + 1;
             self.last = number;
-            self.join_nearest();
+            match self.missing.last_mut() {
+                Some((_, end)) if *end + 1 == first => *end = number,
+                _ => {
+                    self.missing.push((first, number));
+                    self.join_nearest();
+                }
+            }
         }
+    }
+
+    /// A write that had arrived is not in the store after all, or nobody knows.
+    pub fn lost(&mut self, number: u64) {
+        self.given(number);
+        let at = self.missing.partition_point(|&(_, end)| end < number);
+        if self.missing.get(at).is_some_and(|gap| gap.0 <= number) || number == 0 {
+            return;
+        }
+        self.missing.insert(at, (number, number));
+        if self
+            .missing
+            .get(at + 1)
+            .is_some_and(|gap| gap.0 == number + 1)
+        {
+            self.missing[at].1 = self.missing.remove(at + 1).1;
+        }
+        if at > 0 && self.missing[at - 1].1 + 1 == number {
+            self.missing[at - 1].1 = self.missing.remove(at).1;
+        }
+        self.join_nearest();
     }
 
     fn join_nearest(&mut self) {
@@ -86,6 +125,12 @@ impl Source {
             .iter()
             .map(|(first, last)| last - first + 1)
             .sum()
+    }
+
+    /// Whether nodes may have forgotten it.
+    fn is_old(&self) -> bool {
+        self.closed_seconds
+            .is_some_and(|seconds| seconds >= SOURCE_COMPARED.as_secs())
     }
 
     /// How many numbers of a range, first and last included, arrived here.
@@ -130,7 +175,11 @@ impl Received {
             closed_seconds: Some(0),
             ..Source::default()
         };
-        let own = self.sources.get(incarnation).unwrap_or(&nothing);
+        let own = match self.sources.get(incarnation) {
+            Some(own) => own,
+            None if other.is_old() => return 0,
+            None => &nothing,
+        };
         let gaps = own.missing.iter();
         let in_gaps: u64 = gaps.map(|&(first, last)| other.has_of(first, last)).sum();
         let behind = match own.closed_seconds {
@@ -208,6 +257,25 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_is_lost_afterwards_joins_the_gaps_beside_it() {
+        let mut source = source(&[1, 2, 3, 4, 5, 6]);
+        for (number, missing) in [
+            (4, vec![(4, 4)]),
+            (4, vec![(4, 4)]),
+            (2, vec![(2, 2), (4, 4)]),
+            (3, vec![(2, 4)]),
+            (5, vec![(2, 5)]),
+            (9, vec![(2, 5), (7, 9)]),
+            (1, vec![(1, 5), (7, 9)]),
+            (6, vec![(1, 9)]),
+        ] {
+            source.lost(number);
+            assert_eq!(source.missing, missing, "after {number}");
+        }
+        assert_eq!(source.last, 9);
+    }
+
+    #[test]
     fn what_is_on_its_way_is_not_lacking_until_the_connection_is_gone() {
         let other = received(source(&[1, 2, 3, 4]));
         let mut own = received(source(&[1, 2]));
@@ -215,6 +283,22 @@ mod tests {
         own.source_mut("c").closed_seconds = Some(1);
         assert_eq!(own.lacks(&other), 2);
         assert_eq!(Received::default().lacks(&other), 4);
+    }
+
+    #[test]
+    fn a_coordinator_that_one_node_has_forgotten_separates_nobody() {
+        let mut other = received(source(&[1, 2]));
+        for (closed, lacks) in [
+            (None, 2),
+            (Some(60), 2),
+            (Some(SOURCE_COMPARED.as_secs()), 0),
+        ] {
+            other.source_mut("c").closed_seconds = closed;
+            assert_eq!(Received::default().lacks(&other), lacks, "{closed:?}");
+        }
+        let mut own = received(source(&[1]));
+        own.source_mut("c").closed_seconds = Some(0);
+        assert_eq!(own.lacks(&other), 1, "what is known is compared for ever");
     }
 
     #[test]

@@ -59,6 +59,9 @@ pub struct Datacenter<N> {
 pub struct Segment<N> {
     /// Last token of the segment.
     pub last: Token,
+    /// The token of the local datacenter that these keys belong to. A rack that has no node with
+    /// it has its next node stand in.
+    pub home: Token,
     /// The owner in each rack of the local datacenter, in the order of the racks.
     pub local: Vec<N>,
     /// For each other datacenter the owner in each of its racks, the preselected rack first.
@@ -184,10 +187,21 @@ fn segments<N: Copy>(
         .collect();
     bounds.sort_unstable();
     bounds.dedup();
+    let mut homes: Vec<Token> = datacenters[local_datacenter]
+        .racks
+        .iter()
+        .flat_map(|rack| rack.nodes.iter().map(|(token, _)| *token))
+        .collect();
+    homes.sort_unstable();
+    let home = |last: Token| {
+        let at = homes.partition_point(|token| *token < last);
+        *homes.get(at).unwrap_or(&homes[0])
+    };
     bounds
         .into_iter()
         .map(|last| Segment {
             last,
+            home: home(last),
             local: owners(&datacenters[local_datacenter], 0, last),
             remote: datacenters
                 .iter()

@@ -17,14 +17,17 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 
 use dynomite_engine::limits::TICK;
-use dynomite_engine::{Attempt, Conn, Engine, LinkId, Output, RunState, SessionId, Settings};
+use dynomite_engine::{
+    Attempt, Conn, CutId, Engine, LinkId, Output, RunState, SessionId, Settings,
+};
 use dynomite_protocol::config::{Config, Endpoint, SeedProvider};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::admin;
+use crate::admin::{self, Answer, Reply};
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::limits::{CONNECT_TIMEOUT, DRAIN, EVENTS_PER_TURN, MAX_EVENTS};
@@ -70,6 +73,7 @@ pub(crate) async fn run(config: &Config) -> anyhow::Result<()> {
         connections: HashMap::new(),
         touched: HashSet::new(),
         connecting: HashMap::new(),
+        cuts: HashMap::new(),
     };
     driver.serve(incoming, listeners).await
 }
@@ -129,6 +133,8 @@ struct Driver {
     /// Connections with something new to write.
     touched: HashSet<Conn>,
     connecting: HashMap<LinkId, AbortHandle>,
+    /// Who waits for which cut.
+    cuts: HashMap<CutId, oneshot::Sender<Answer>>,
 }
 
 impl Driver {
@@ -219,10 +225,12 @@ impl Driver {
                 }
             }
             Event::Seeds(seeds) => self.engine.handle_seeds(now, seeds),
-            Event::Admin(path, reply) => {
-                let answer = admin::answer(&mut self.engine, now, &self.pool_name, &path);
-                // Whoever asked may have gone.
-                let _ = reply.send(answer);
+            Event::Admin(asked, reply) => {
+                match admin::answer(&mut self.engine, now, &self.pool_name, &asked) {
+                    // Whoever asked may have gone.
+                    Reply::Now(answer) => drop(reply.send(answer)),
+                    Reply::WhenCut(id) => drop(self.cuts.insert(id, reply)),
+                }
             }
         }
     }
@@ -252,6 +260,16 @@ impl Driver {
                 attempt,
                 endpoint,
             } => self.connect(link, attempt, endpoint),
+            Output::Cut { id, outcome } => {
+                if let Some(reply) = self.cuts.remove(&id) {
+                    let answer = match outcome {
+                        Ok(cut) => admin::made(&cut),
+                        Err(why) => admin::refused(&why),
+                    };
+                    // Whoever asked may have gone.
+                    let _ = reply.send(answer);
+                }
+            }
             Output::Disconnect { link, attempt } => {
                 if let Some(handle) = self.connecting.remove(&link) {
                     handle.abort();

@@ -7,7 +7,7 @@ use dynomite_engine::{Attempt, Conn, LinkId, SessionId, SessionKind};
 use dynomite_protocol::seeds::Seed;
 use tokio::sync::oneshot;
 
-use crate::admin::Answer;
+use crate::admin::{Answer, Asked};
 use crate::socket::Socket;
 
 pub(crate) enum Event {
@@ -30,5 +30,5 @@ pub(crate) enum Event {
     /// The seeds provider answered.
     Seeds(Vec<Seed>),
     /// Somebody asked the admin port.
-    Admin(String, oneshot::Sender<Answer>),
+    Admin(Asked, oneshot::Sender<Answer>),
 }

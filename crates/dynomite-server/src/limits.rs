@@ -42,5 +42,8 @@ pub(crate) const EMPTY_SEEDS: u32 = 3;
 /// Bytes of a seeds provider's answer before its body.
 pub(crate) const MAX_HTTP_HEAD: usize = 16 * 1024;
 
+/// Bytes of a body sent to the admin port: what a node has received of its coordinators.
+pub(crate) const MAX_ADMIN_BODY: usize = 4 * 1024 * 1024;
+
 /// How long one admin request may take.
 pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -299,7 +299,7 @@ impl World {
                 }
                 self.post(peer, bytes);
             }
-            Output::PauseRead(_) | Output::ResumeRead(_) => {}
+            Output::PauseRead(_) | Output::ResumeRead(_) | Output::Cut { .. } => {}
             Output::Close(id) | Output::Abort(id) => {
                 self.close(End::Engine(node, Conn::Session(id)));
             }
@@ -427,6 +427,7 @@ impl World {
     }
 
     pub(super) fn start(&mut self, node: usize) {
+        self.nodes[node].settings.incarnation += "-again";
         self.nodes[node].engine = Engine::new(self.nodes[node].settings.clone());
         self.nodes[node].is_up = true;
     }
@@ -510,6 +511,6 @@ pub(super) fn settings(own: &Seed, seeds: &[Seed]) -> Settings {
         max_request_bytes: 1024 * 1024,
         max_clients: 100,
         seeds: Some(seeds.to_vec()),
-        incarnation: "test".to_owned(),
+        incarnation: own.host.replace('.', "-"),
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use dynomite_engine::{LinkId, LinkReport, Now, Report};
+use dynomite_protocol::received::Received;
 use serde_json::{Map, Value, json};
 
 use crate::admin::routes::pretty;
@@ -34,6 +35,9 @@ read_failover_requests        reads asked of another rack than the own one
 missed_writes                 per link: writes of which nobody knows that the node executed them
 held_writes                   writes held back by WRITES_ONLY now
 held_writes_expired           held writes that were refused in the end
+received                      by coordinator: the last number of its writes, and those that are missing here
+missing_writes                numbered writes that did not reach this node
+late_writes                   numbered writes refused because they had been given up before
 ";
 
 fn unix_seconds() -> u64 {
@@ -91,7 +95,12 @@ fn sum<'a>(links: impl Iterator<Item = &'a LinkReport>) -> Sum {
 
 /// The JSON of `/info`: every name of the original, those of things that do not exist here as 0,
 /// and below them our own.
-pub(super) fn render(report: &Report<'_>, now: Now, pool: &str) -> String {
+pub(super) fn render(
+    report: &Report<'_>,
+    received: Option<&Received>,
+    now: Now,
+    pool: &str,
+) -> String {
     let mut top = Map::new();
     let mut put = |name: &str, value: Value| {
         top.insert(name.to_owned(), value);
@@ -118,6 +127,8 @@ pub(super) fn render(report: &Report<'_>, now: Now, pool: &str) -> String {
     }
     put("dyn_memory", json!(resident_kilobytes()));
     put("incarnation", json!(report.settings.incarnation));
+    put("received", json!(received));
+    put("missing_writes", json!(report.missing_writes));
     put("state", json!(report.state.name()));
     put("topology_known", json!(report.topology_known));
     put("client_in_flight", json!(report.client_in_flight));
@@ -244,6 +255,7 @@ fn pool_value(report: &Report<'_>) -> Value {
         ("fragments", counters.fragments),
         ("stats_count", 0),
         ("read_failover_requests", counters.read_failover_requests),
+        ("late_writes", counters.late_writes),
     ];
     let mut pool: Map<String, Value> = counted
         .iter()

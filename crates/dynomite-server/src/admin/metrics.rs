@@ -65,6 +65,7 @@ pub(super) fn render(report: &Report<'_>, now: Now) -> String {
         "Writes held back by WRITES_ONLY.",
         &size(report.held_writes),
     );
+    numbers(out, report);
     let requests = [
         (
             "{access=\"read\"}".to_owned(),
@@ -151,6 +152,31 @@ pub(super) fn render(report: &Report<'_>, now: Now) -> String {
     );
     links(out, report);
     std::mem::take(out)
+}
+
+/// What the numbers of writes tell. By coordinator there would be no end of labels.
+fn numbers(out: &mut String, report: &Report<'_>) {
+    family(
+        out,
+        "missing_writes",
+        "gauge",
+        "Numbered writes that did not reach this node.",
+        &one(report.missing_writes),
+    );
+    family(
+        out,
+        "late_writes_total",
+        "counter",
+        "Numbered writes refused because they had been given up before.",
+        &one(report.counters.late_writes),
+    );
+    family(
+        out,
+        "coordinators",
+        "gauge",
+        "Coordinators whose writes are counted here, those gone for less than a day included.",
+        &size(report.sources),
+    );
 }
 
 fn links(out: &mut String, report: &Report<'_>) {

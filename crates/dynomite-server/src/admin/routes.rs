@@ -1,12 +1,30 @@
 //! What each path does.
 
-use dynomite_engine::{Engine, Now, RunState};
+use dynomite_engine::{CutId, Engine, Now, RunState};
+use hyper::StatusCode;
 
-use crate::admin::{info, metrics};
+use crate::admin::{cut, info, metrics};
+
+/// What somebody asked the admin port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    /// The body of a POST; a GET has none.
+    pub(crate) posted: Option<Vec<u8>>,
+}
+
+/// An answer, now or later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Now(Answer),
+    /// When the engine has made this cut.
+    WhenCut(CutId),
+}
 
 /// An answer of the admin port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
     pub(crate) body: String,
     pub(crate) content_type: &'static str,
 }
@@ -15,8 +33,18 @@ impl Answer {
     /// The original gives everything this type, whatever it is.
     pub(crate) fn text(body: impl Into<String>) -> Self {
         Self {
+            status: StatusCode::OK,
             body: body.into(),
             content_type: "application/json; charset=utf-8",
+        }
+    }
+
+    /// Words for people.
+    pub(crate) fn plain(body: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body,
+            content_type: "text/plain; charset=utf-8",
         }
     }
 }
@@ -28,6 +56,9 @@ const HELP: &str = "\
 /cluster_describe
 /peers
 /metrics
+/cut
+POST /capture/check
+POST /capture/commit
 /state/get_state
 /state/normal
 /state/standby
@@ -50,15 +81,41 @@ fn ok() -> Answer {
     Answer::text("OK\r\n")
 }
 
-/// Answers one path.
-pub(crate) fn answer(engine: &mut Engine, now: Now, pool: &str, path: &str) -> Answer {
-    let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
-    match words.as_slice() {
-        ["info"] => Answer::text(info::render(&engine.report(), now, pool)),
+/// Answers one request.
+pub(crate) fn answer(engine: &mut Engine, now: Now, pool: &str, asked: &Asked) -> Reply {
+    let words: Vec<&str> = asked
+        .path
+        .split('/')
+        .filter(|word| !word.is_empty())
+        .collect();
+    match (words.as_slice(), &asked.posted) {
+        (["cut"], None) => match engine.handle_cut(now) {
+            Ok(id) => Reply::WhenCut(id),
+            Err(why) => Reply::Now(cut::refused(&why)),
+        },
+        (["capture", "check"], Some(body)) => Reply::Now(cut::capture(engine, now, false, body)),
+        (["capture", "commit"], Some(body)) => Reply::Now(cut::capture(engine, now, true, body)),
+        // A wrong method must not look like success here.
+        (["capture", ..], None) => Reply::Now(Answer {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            ..Answer::plain("POST the `received` of a cut\n".to_owned())
+        }),
+        (_, Some(_)) => Reply::Now(ok()),
+        (words, None) => Reply::Now(get(engine, now, pool, words)),
+    }
+}
+
+fn get(engine: &mut Engine, now: Now, pool: &str, words: &[&str]) -> Answer {
+    match words {
+        ["info"] => {
+            let received = engine.received(now).ok();
+            Answer::text(info::render(&engine.report(), received.as_ref(), now, pool))
+        }
         ["help"] => Answer::text(HELP),
         ["cluster_describe"] => Answer::text(info::describe(&engine.report())),
         ["peers"] => Answer::text(info::peers(&engine.report())),
         ["metrics"] => Answer {
+            status: StatusCode::OK,
             body: metrics::render(&engine.report(), now),
             content_type: "text/plain; version=0.0.4; charset=utf-8",
         },

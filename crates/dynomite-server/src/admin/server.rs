@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::CONTENT_TYPE;
 use hyper::service::service_fn;
@@ -12,9 +12,9 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::admin::routes::Answer;
+use crate::admin::routes::{Answer, Asked};
 use crate::event::Event;
-use crate::limits::{ACCEPT_PAUSE, ADMIN_TIMEOUT};
+use crate::limits::{ACCEPT_PAUSE, ADMIN_TIMEOUT, MAX_ADMIN_BODY};
 use crate::listen::Listener;
 
 /// Serves one request per connection, as the original does.
@@ -54,24 +54,42 @@ async fn respond(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     // The original answers OK to whatever it does not understand; scripts rely on it.
     let mut answer = Answer::text("OK\r\n");
-    if request.method() == Method::GET {
+    let path = request.uri().path().to_owned();
+    let posts = request.method() == Method::POST;
+    if posts || request.method() == Method::GET {
+        let posted = if posts {
+            match Limited::new(request.into_body(), MAX_ADMIN_BODY)
+                .collect()
+                .await
+            {
+                Ok(body) => Some(body.to_bytes().into()),
+                Err(error) => {
+                    return Ok(respond_with(StatusCode::BAD_REQUEST, format!("{error}\n")));
+                }
+            }
+        } else {
+            None
+        };
         let (reply, wanted) = oneshot::channel();
-        let path = request.uri().path().to_owned();
-        let asked = events.send(Event::Admin(path, reply)).await.is_ok();
+        let asked = Asked { path, posted };
+        let sent = events.send(Event::Admin(asked, reply)).await.is_ok();
         match wanted.await {
-            Ok(found) if asked => answer = found,
-            _ => return Ok(unavailable()),
+            Ok(found) if sent => answer = found,
+            _ => {
+                let stopping = "stopping\n".to_owned();
+                return Ok(respond_with(StatusCode::SERVICE_UNAVAILABLE, stopping));
+            }
         }
     }
-    let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+    let mut response = respond_with(answer.status, answer.body);
     if let Ok(kind) = answer.content_type.parse() {
         response.headers_mut().insert(CONTENT_TYPE, kind);
     }
     Ok(response)
 }
 
-fn unavailable() -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(b"stopping\n")));
-    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+fn respond_with(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
     response
 }
