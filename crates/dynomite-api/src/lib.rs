@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod contract;
 #[cfg(feature = "crd")]
 pub mod crd;
+pub mod exposition;
 mod token;
 
 pub use token::{Token, TokenError};

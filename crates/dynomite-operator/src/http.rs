@@ -8,14 +8,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use dynomite_api::exposition;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::world::World;
-
-/// The content type of the `OpenMetrics` text format.
-const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone)]
 struct Shared {
@@ -68,7 +66,7 @@ async fn readiness(State(shared): State<Shared>) -> impl IntoResponse {
 async fn exposition(State(shared): State<Shared>) -> impl IntoResponse {
     shared.metrics.queued(shared.world.triggers.len());
     match shared.metrics.text() {
-        Ok(text) => Ok(([(header::CONTENT_TYPE, METRICS_TYPE)], text)),
+        Ok(text) => Ok(([(header::CONTENT_TYPE, exposition::MEDIA_TYPE)], text)),
         Err(error) => Err((StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }

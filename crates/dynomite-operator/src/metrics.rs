@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use dynomite_api::crd::{ConditionType, DynomiteClusterStatus, condition};
+use dynomite_api::exposition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -237,11 +238,11 @@ impl Metrics {
         }
     }
 
-    /// All metrics in the text format of `OpenMetrics`.
+    /// All metrics in the text format of Prometheus.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
-        Ok(text)
+        Ok(exposition::classic(&text))
     }
 }
 

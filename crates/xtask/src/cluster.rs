@@ -313,6 +313,11 @@ pub(crate) fn load(cluster: &Cluster, archives: &[PathBuf], stages: &mut Stages)
     Ok(())
 }
 
+/// Prometheus' linter of metrics, built on first use.
+pub(crate) fn promlint(stages: &mut Stages) -> Result<PathBuf> {
+    programs::promlint(stages)
+}
+
 /// A real helm, built on first use.
 pub(crate) fn helm(stages: &mut Stages) -> Result<PathBuf> {
     programs::helm(stages)

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use dynomite_api::contract::{EngineState, NodePhase, ProofKind};
+use dynomite_api::exposition;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -13,9 +14,6 @@ use tokio::time::Instant;
 
 use crate::shared::View;
 use crate::tunnel::Traffic;
-
-/// What the text is.
-pub(super) const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -52,7 +50,7 @@ pub(super) fn text(view: &View, traffic: &Traffic, now: Instant) -> String {
         // Writing to a string cannot fail; a comment says so if it does.
         let _ = writeln!(text, "# incomplete");
     }
-    text
+    exposition::classic(&text)
 }
 
 /// Builds the page; what it says lasts for one answer.

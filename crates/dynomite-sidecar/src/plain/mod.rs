@@ -174,7 +174,7 @@ impl Server {
 
     fn metrics(&self) -> Answer {
         let body = metrics::text(&self.view.borrow(), &self.traffic, Instant::now());
-        http::text(StatusCode::OK, metrics::MEDIA_TYPE, body)
+        http::text(StatusCode::OK, dynomite_api::exposition::MEDIA_TYPE, body)
     }
 
     fn admin(&self, admin: Admin, from: SocketAddr) -> Answer {

@@ -86,6 +86,15 @@ const HELM: Module = Module {
     purpose: "the client that installs charts, about two minutes",
 };
 
+const PROMLINT: Module = Module {
+    name: "promlint",
+    package: ".",
+    versioned: None,
+    link: no_version,
+    names: &[],
+    purpose: "Prometheus' linter of metrics, about a minute",
+};
+
 fn no_version(_version: &str) -> String {
     String::new()
 }
@@ -159,6 +168,11 @@ pub(super) fn kubectl(stages: &mut Stages) -> Result<PathBuf> {
 /// A real helm.
 pub(super) fn helm(stages: &mut Stages) -> Result<PathBuf> {
     Ok(ensure_built(&HELM, stages)?.join("helm"))
+}
+
+/// Reads metrics and says what Prometheus' linter says of them.
+pub(super) fn promlint(stages: &mut Stages) -> Result<PathBuf> {
+    Ok(ensure_built(&PROMLINT, stages)?.join("promlint"))
 }
 
 fn sources(module: &Module) -> PathBuf {

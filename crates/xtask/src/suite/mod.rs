@@ -300,6 +300,7 @@ fn environment(
         ("DYNOMITE_E2E_KUBECONFIG", cluster.kubeconfig.clone().into()),
         ("DYNOMITE_E2E_KUBECTL", cluster.kubectl.clone().into()),
         ("DYNOMITE_E2E_HELM", cluster::helm(stages)?.into()),
+        ("DYNOMITE_E2E_PROMLINT", cluster::promlint(stages)?.into()),
         ("DYNOMITE_E2E_OPERATOR_IMAGE", image::OURS.into()),
         ("DYNOMITE_E2E_ENGINE_IMAGE", engine.into()),
         ("DYNOMITE_E2E_STORE_IMAGE", store.into()),
