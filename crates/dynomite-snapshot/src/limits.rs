@@ -11,3 +11,7 @@ pub const MAX_AUX_FIELDS: usize = 64;
 
 /// Databases of one store that are counted apart.
 pub const MAX_DATABASES: usize = 1 << 14;
+
+/// Bytes of a record that are held until it is clear whether it is copied: a key of any length up
+/// to [`MAX_KEY`], however badly it compresses.
+pub const MAX_HELD: usize = 2 * MAX_KEY;
