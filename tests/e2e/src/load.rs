@@ -97,6 +97,11 @@ impl Load {
         Ok(output.stdout)
     }
 
+    /// Waits until the load's time is up and reads what it has counted.
+    pub fn end_of_itself(self) -> Result<Tally> {
+        self.result()
+    }
+
     fn result(self) -> Result<Tally> {
         serde_json::from_slice(&self.output()?).context("the load prints its tally")
     }

@@ -1,0 +1,134 @@
+//! Two datacenters that replicate both ways, one of them cut off and back, and never a copy from afar.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use dynomite_e2e::cluster::variable;
+use dynomite_e2e::harm::{self, CutOff, STORE};
+use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
+
+const NAMESPACE: &str = "e2e-datacenters";
+/// Within what time a write, or a node, is known everywhere.
+const REPLICATED_WITHIN: Duration = Duration::from_mins(1);
+const FAR: &str = "far-dc2-a-0";
+
+/// The keys a node's own store has, of those that begin with a word.
+fn keys(cluster: &Cluster, pod: &str, word: &str) -> Result<BTreeSet<String>> {
+    let pattern = format!("{word}:*");
+    let args = [
+        "exec",
+        pod,
+        "-n",
+        NAMESPACE,
+        "-c",
+        "store",
+        "--",
+        "redis-cli",
+        "-s",
+        "/run/dynomite/store.sock",
+        "keys",
+        &pattern,
+    ];
+    let text = cluster.kubectl(&args)?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Writes through a ring for a moment.
+fn write(ring: &Ring, word: &str) -> Result<u64> {
+    let targets = ring.rack_targets()?.join(",");
+    let args = ["hammer", "--targets", &targets, "--prefix", word];
+    let load = Load::start(&[&args[..], &["--seconds", "2"]].concat())?;
+    let tally = load.end_of_itself()?;
+    assert_eq!((tally.failed, tally.lost), (0, 0), "{:?}", tally.examples);
+    Ok(tally.acknowledged)
+}
+
+fn wait_level(cluster: &Cluster, from: &str, to: &str, word: &str) -> Result<usize> {
+    wait_for(
+        &format!("{to} to have what {from} has of {word}"),
+        REPLICATED_WITHIN,
+        || {
+            let (there, here) = (keys(cluster, from, word)?, keys(cluster, to, word)?);
+            Ok(if !there.is_empty() && there == here {
+                Ok(there.len())
+            } else {
+                Err(format!("{} keys there, {} here", there.len(), here.len()))
+            })
+        },
+    )
+}
+
+#[test]
+fn two_datacenters_replicate_and_never_copy_from_afar() -> Result<()> {
+    let cluster = Cluster::from_env()?;
+    let _operator = Operator::ensure(&cluster)?;
+    let namespace = Namespace::create(&cluster, NAMESPACE)?;
+    let path = format!(
+        "{}/deploy/examples/two-datacenters.yaml",
+        variable("DYNOMITE_E2E_ROOT")?
+    );
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let text = text.replace(".default.svc", &format!(".{NAMESPACE}.svc"));
+    let (near, far) = text.split_once("---\n").context("two documents")?;
+    let near = Ring::manifest(&cluster, &namespace, near)?;
+    let far = Ring::manifest(&cluster, &namespace, far)?;
+    near.wait_ready()?;
+    far.wait_ready()?;
+
+    // Until each has found the other, a write reaches its own datacenter only.
+    wait_for(
+        "the datacenters to find each other",
+        REPLICATED_WITHIN,
+        || {
+            write(&near, "hello")?;
+            Ok(if keys(&cluster, FAR, "hello")?.is_empty() {
+                Err("nothing has come over")
+            } else {
+                Ok(())
+            }
+            .map_err(str::to_owned))
+        },
+    )?;
+    write(&near, "out")?;
+    wait_level(&cluster, "near-dc1-a-0", FAR, "out")?;
+    write(&far, "back")?;
+    for node in ["near-dc1-a-0", "near-dc1-b-0"] {
+        wait_level(&cluster, FAR, node, "back")?;
+    }
+
+    {
+        let _cut = CutOff::node("node3")?;
+        far.wait_endpoint(FAR, false, Duration::from_mins(1))?;
+        write(&near, "alone")?;
+        near.wait_ready()?;
+    }
+    far.wait_ready()?;
+    wait_for("writes to come over again", REPLICATED_WITHIN, || {
+        write(&near, "again")?;
+        let (there, here) = (
+            keys(&cluster, "near-dc1-a-0", "again")?,
+            keys(&cluster, FAR, "again")?,
+        );
+        Ok(if there == here {
+            Ok(())
+        } else {
+            Err(format!("{} of {}", here.len(), there.len()))
+        })
+    })?;
+
+    // A store that restarts takes what its own datacenter has, which is its own
+    // volume: what it missed while it was cut off must not appear.
+    let before = keys(&cluster, FAR, "alone")?;
+    harm::kill(&far.pod_uids()?[FAR], STORE)?;
+    far.wait_endpoint(FAR, false, Duration::from_secs(10))?;
+    far.wait_ready()?;
+    far.wait_endpoint(FAR, true, Duration::from_mins(1))?;
+    assert_eq!(keys(&cluster, FAR, "alone")?, before, "it copied from afar");
+    assert!(
+        !keys(&cluster, FAR, "out")?.is_empty(),
+        "its volume was read"
+    );
+    namespace.delete(Duration::from_mins(2))
+}
