@@ -5,6 +5,7 @@
 //! random suffixes, keys and salts are arguments.
 
 pub mod filter;
+pub mod layout;
 pub mod limits;
 pub mod ownership;
 pub mod rdb;
