@@ -32,6 +32,10 @@ pub const ANNOTATION_SERVED_SINCE: &str = "dynomite.io/served-since";
 /// Annotation on a pod, set by a person: serve what this node has, its value is
 /// the pod's UID. For the case that no proven node of the token is left.
 pub const ANNOTATION_ACCEPT_LOSS: &str = "dynomite.io/accept-loss";
+/// Annotation on a pod, set by a person: give this node a fresh volume and a
+/// new pod. Its value is the pod's UID, and `<uid>,force` when that is to happen
+/// although no other node is known to hold its data.
+pub const ANNOTATION_REPLACE: &str = "dynomite.io/replace";
 /// Annotation on a `DynomiteCluster` or a pod template: restart since.
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 

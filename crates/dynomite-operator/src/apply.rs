@@ -338,6 +338,19 @@ async fn one_by_one(
                 };
                 delete_kind(ctx, memory, namespace, *kind, name, seen).await
             }
+            Action::DeleteAtOnce { name, uid } => {
+                let seen = Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: None,
+                };
+                let at_once = DeleteParams {
+                    grace_period_seconds: Some(0),
+                    preconditions: Some(seen),
+                    ..DeleteParams::default()
+                };
+                let pods = &ctx.world.pods;
+                delete::<Pod>(ctx, namespace, name, at_once, Some(pods)).await
+            }
             Action::IssueCertificates(wanted) => {
                 issue::certificates(ctx, memory, resource, wanted).await
             }
@@ -362,6 +375,10 @@ async fn delete_kind(
     seen: Preconditions,
 ) -> Result<(), Error> {
     let world = &ctx.world;
+    let seen = DeleteParams {
+        preconditions: Some(seen),
+        ..DeleteParams::default()
+    };
     match kind {
         Kind::StatefulSet => {
             delete::<StatefulSet>(ctx, namespace, name, seen, Some(&world.stateful_sets)).await
@@ -389,7 +406,7 @@ async fn delete<K>(
     ctx: &Context,
     namespace: &str,
     name: &str,
-    seen: Preconditions,
+    parameters: DeleteParams,
     index: Option<&Index<K>>,
 ) -> Result<(), Error>
 where
@@ -398,11 +415,8 @@ where
 {
     ctx.leadership.check()?;
     let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
-    let uid = seen.uid.clone().unwrap_or_default();
-    let parameters = DeleteParams {
-        preconditions: Some(seen),
-        ..DeleteParams::default()
-    };
+    let seen = parameters.preconditions.as_ref();
+    let uid = seen.and_then(|seen| seen.uid.clone()).unwrap_or_default();
     match api.delete(name, &parameters).await.map(Either::left) {
         Ok(Some(mut leaving)) if leaving.meta().deletion_timestamp.is_some() => {
             leaving.meta_mut().managed_fields = None;

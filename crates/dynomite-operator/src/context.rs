@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dynomite_planner::{Defaults, Kind, Object};
+use dynomite_planner::{Defaults, Kind, Object, Seen, VolumeFacts};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -118,6 +118,8 @@ pub struct Memory {
     pub free_names: BTreeSet<(Kind, String)>,
     /// Objects on our names that do not carry our label.
     pub strangers: BTreeMap<(Kind, String), (Instant, Object)>,
+    /// The volumes that were looked at, and when.
+    pub volumes: BTreeMap<String, (Instant, Seen<VolumeFacts>)>,
     /// The newest warning of each `StatefulSet` that lacks pods.
     pub warnings: Option<(Instant, BTreeMap<String, String>)>,
     /// When the status was last written.

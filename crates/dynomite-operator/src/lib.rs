@@ -28,4 +28,5 @@ pub mod reconcile;
 pub mod reports;
 pub mod run;
 pub mod telemetry;
+pub mod volumes;
 pub mod world;

@@ -23,6 +23,7 @@ use crate::failure::describe;
 use crate::index::{ClusterKey, Index};
 use crate::node_client::{Error as NodeError, NodeClient, Target};
 use crate::reports::Answer;
+use crate::volumes::look_at_volumes;
 
 /// How many nodes of a cluster are asked at once.
 const ASKED_AT_ONCE: usize = 64;
@@ -54,12 +55,14 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
     let reports = ask_nodes(memory, cluster, &pods, asked).await;
     memory.asking = asked.elapsed();
     let warnings = warnings(ctx, memory, &key, &stateful_sets, now).await;
+    let claims = of(&world.claims, &key);
+    let volumes = look_at_volumes(ctx, memory, &pods, &claims, now).await;
     let mut observed = Observed {
         stateful_sets,
         services: of(&world.services, &key),
         config_maps: of(&world.config_maps, &key),
         pod_disruption_budgets: of(&world.budgets, &key),
-        claims: of(&world.claims, &key),
+        claims,
         pods,
         ca_secret: seen(memory, |secrets| &secrets.ca, certificates::ca_facts),
         node_secret: seen(memory, |secrets| &secrets.node, certificates::node_facts),
@@ -68,6 +71,7 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
             None => Seen::Unknown("the operator may not read Kubernetes nodes".to_owned()),
         },
         reports,
+        volumes,
         warnings,
     };
     add_strangers(memory, &mut observed, now);

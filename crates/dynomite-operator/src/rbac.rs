@@ -76,14 +76,14 @@ pub const RULES: &[Rule] = &[
         group: "",
         resources: &["persistentvolumeclaims"],
         verbs: &["list", "watch", "patch", "delete"],
-        why: "token marks and growth; deletion only with retention Delete",
+        why: "token marks and growth; deletion with retention Delete, or of a node that is replaced",
     },
     Rule {
         place: Place::Served,
         group: "",
         resources: &["pods"],
         verbs: &["list", "watch", "delete"],
-        why: "rolling changes, one pod at a time",
+        why: "rolling changes, one pod at a time; pods of Kubernetes nodes that are gone",
     },
     Rule {
         place: Place::Served,
@@ -118,7 +118,14 @@ pub const RULES: &[Rule] = &[
         group: "",
         resources: &["nodes"],
         verbs: &["list", "watch"],
-        why: "zones, and which nodes take pods",
+        why: "zones, which nodes take pods, and which are gone",
+    },
+    Rule {
+        place: Place::Cluster,
+        group: "",
+        resources: &["persistentvolumes"],
+        verbs: &["get"],
+        why: "whether a volume is bound to a Kubernetes node that is gone",
     },
 ];
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dynomite_api::annotations::{APP_NAME, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_NAME};
 use dynomite_api::crd::DynomiteCluster;
-use dynomite_planner::KubernetesNode;
+use dynomite_planner::{HOST_LABELS, KubernetesNode};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -30,6 +30,8 @@ const PAGE_SIZE: u32 = 200;
 
 /// The label of Kubernetes nodes that names their zone.
 const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+/// The taint by which a person says that a Kubernetes node is down for good.
+const TAINT_OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// Everything the operator watches.
 pub struct World {
@@ -268,12 +270,20 @@ fn facts(node: &Node) -> KubernetesNode {
     let cordoned = spec.and_then(|spec| spec.unschedulable).unwrap_or(false);
     let taints = spec.and_then(|spec| spec.taints.as_ref());
     let tainted = taints
-        .into_iter()
+        .iter()
+        .copied()
         .flatten()
         .any(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute");
+    let mut taints = taints.into_iter().flatten();
+    let hosts = HOST_LABELS.iter().filter_map(|label| {
+        let value = node.labels().get(*label)?;
+        Some(((*label).to_owned(), value.clone()))
+    });
     KubernetesNode {
         zone: node.labels().get(LABEL_ZONE).cloned(),
         schedulable: !cordoned && !tainted,
+        out_of_service: taints.any(|taint| taint.key == TAINT_OUT_OF_SERVICE),
+        host_labels: hosts.collect(),
     }
 }
 
@@ -364,7 +374,8 @@ mod tests {
             facts(&node),
             KubernetesNode {
                 zone: Some("a".into()),
-                schedulable: true
+                schedulable: true,
+                ..KubernetesNode::default()
             }
         );
         node.spec.get_or_insert_default().unschedulable = Some(true);

@@ -168,6 +168,7 @@ mod tests {
             let node = KubernetesNode {
                 zone: Some((*zone).to_owned()),
                 schedulable: true,
+                ..KubernetesNode::default()
             };
             (format!("node-{zone}"), node)
         });

@@ -35,7 +35,7 @@ mod world;
 
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use levels::{Behind, Levels};
-pub use observed::{Claims, KubernetesNode, Observed, SecretFacts, Seen};
+pub use observed::{Claims, HOST_LABELS, KubernetesNode, Observed, SecretFacts, Seen, VolumeFacts};
 pub use plan::{
     Action, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned, StepName,
     Waiting,

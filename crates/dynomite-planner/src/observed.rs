@@ -60,6 +60,9 @@ pub struct Observed {
     pub kubernetes_nodes: Seen<BTreeMap<String, KubernetesNode>>,
     /// What each pod's sidecar said, by pod name. A pod without an entry counts as unknown.
     pub reports: BTreeMap<String, Seen<NodeReport>>,
+    /// What the volumes of claims are bound to, by the claim's name, where the
+    /// operator looked: only a pod that finds no place makes that matter.
+    pub volumes: BTreeMap<String, Seen<VolumeFacts>>,
     /// The newest warning event of a `StatefulSet` by its name, where the
     /// operator looked: pods that cannot be created leave no other trace.
     pub warnings: BTreeMap<String, String>,
@@ -79,6 +82,7 @@ impl Default for Observed {
             node_secret: Seen::Known(None),
             kubernetes_nodes: Seen::Unknown("not read".to_owned()),
             reports: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             warnings: BTreeMap::new(),
         }
     }
@@ -110,4 +114,26 @@ pub struct KubernetesNode {
     pub zone: Option<String>,
     /// Whether it takes new pods.
     pub schedulable: bool,
+    /// Whether a person has said that it is down for good, by the taint
+    /// `node.kubernetes.io/out-of-service`.
+    pub out_of_service: bool,
+    /// Its values of those [`HOST_LABELS`] that it carries.
+    pub host_labels: BTreeMap<String, String>,
+}
+
+/// The labels of Kubernetes nodes whose value no two of them share, by which
+/// volumes are bound to one of them.
+pub const HOST_LABELS: &[&str] = &[
+    "kubernetes.io/hostname",
+    "topology.topolvm.io/node",
+    "topology.hostpath.csi/node",
+    "openebs.io/nodename",
+];
+
+/// What matters of a persistent volume.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeFacts {
+    /// Label and value of each Kubernetes node it can be used on; empty when it
+    /// is not bound to single ones.
+    pub hosts: Vec<(String, String)>,
 }

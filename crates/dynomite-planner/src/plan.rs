@@ -55,6 +55,8 @@ pub enum StepName {
     WarmUp,
     /// Nodes that have missed writes.
     Renew,
+    /// Nodes whose volume or Kubernetes node is gone for good.
+    Replace,
     /// Racks that left the spec.
     Retire,
     /// Pods of an older revision.
@@ -71,6 +73,7 @@ impl StepName {
             Self::Configure => "configure",
             Self::WarmUp => "warm_up",
             Self::Renew => "renew",
+            Self::Replace => "replace",
             Self::Retire => "retire",
             Self::Roll => "roll",
         }
@@ -93,6 +96,14 @@ pub enum Action {
         uid: String,
         /// The resource version it was seen with; a pod is deleted only as it was seen.
         resource_version: Option<String>,
+    },
+    /// Delete a pod without waiting for its end: the Kubernetes node that would
+    /// tell of it is gone. With preconditions as for other deletions.
+    DeleteAtOnce {
+        /// Its name, in the cluster's namespace.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
     },
     /// `PUT` a desired document to a node's sidecar.
     Assign {
@@ -127,6 +138,7 @@ impl Action {
         match self {
             Self::Apply(object) => format!("{} {}", object.kind().name(), object.name()),
             Self::Delete { kind, name, .. } => format!("{} {name}", kind.name()),
+            Self::DeleteAtOnce { name, .. } => format!("{} {name}", Kind::Pod.name()),
             Self::Assign { node, .. } => format!("node {node}"),
             Self::IssueCertificates(what) => format!("Secret {}", what.node_secret),
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
@@ -138,6 +150,7 @@ impl Action {
     pub fn disrupts(&self) -> bool {
         match self {
             Self::Delete { kind, .. } => matches!(kind, Kind::Pod | Kind::StatefulSet),
+            Self::DeleteAtOnce { .. } => true,
             Self::Assign { desired, .. } => desired.distrust.is_some(),
             _ => false,
         }

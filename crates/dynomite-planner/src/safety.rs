@@ -36,6 +36,8 @@ pub enum Refusal {
     },
     /// Its data would not survive the restart, and there is no replica.
     WouldLoseData,
+    /// No replica of its token is known to hold its data.
+    OnlyCopy,
 }
 
 /// Whether a node may leave now.
@@ -161,6 +163,7 @@ impl fmt::Display for Refusal {
                 f,
                 "{ready} ready replicas of its token would stay and the consistency needs {required}"
             ),
+            Self::OnlyCopy => f.write_str("no other node is known to hold its data"),
             Self::WouldLoseData => f.write_str(
                 "its data would not survive the restart and no other rack holds it: delete the pod yourself to accept the loss",
             ),

@@ -517,7 +517,7 @@ impl View<'_> {
 fn verb(action: &Action) -> Option<&'static str> {
     match action {
         Action::Apply(_) => Some("Apply"),
-        Action::Delete { .. } => Some("Delete"),
+        Action::Delete { .. } | Action::DeleteAtOnce { .. } => Some("Delete"),
         Action::IssueCertificates(_) => Some("IssueCertificates"),
         Action::SetFinalizer { .. } => Some("SetFinalizer"),
         Action::Assign { .. } | Action::Event { .. } => None,
@@ -657,6 +657,7 @@ mod tests {
         let node = KubernetesNode {
             zone: Some("zone-a".to_owned()),
             schedulable: true,
+            ..KubernetesNode::default()
         };
         world.observed.kubernetes_nodes = Seen::Known([("n1".to_owned(), node)].into());
         let pod = world

@@ -113,6 +113,26 @@ pub enum Wait {
         /// Why not.
         refusal: Refusal,
     },
+    /// A node is to get a fresh volume and a new pod, and may not yet.
+    MayNotReplace {
+        /// The node.
+        node: String,
+        /// Why it is to be replaced.
+        why: String,
+        /// Why not yet.
+        refusal: Refusal,
+        /// The command that replaces it all the same.
+        command: String,
+    },
+    /// A node has not been heard for long: only a person knows whether it comes back.
+    Silent {
+        /// The node.
+        node: String,
+        /// The Kubernetes node it ran on.
+        host: String,
+        /// The command that replaces it.
+        command: String,
+    },
     /// A node has missed writes that a replica has, and is to copy them.
     Behind {
         /// The node.
@@ -177,13 +197,10 @@ impl Wait {
             Self::WarmingUp { .. } => "WarmingUp",
             Self::NodeFailed { .. } => "NodeFailed",
             Self::NoProvenReplica { .. } => "NoProvenReplica",
-            Self::MayNotLeave { refusal, .. } => match refusal {
-                Refusal::OtherNodeDown { .. } => "OtherNodeDown",
-                Refusal::PeerWarmingUp { .. } => "PeerWarmingUp",
-                Refusal::OtherBehind { .. } => "OtherNodeBehind",
-                Refusal::NoHeadroom { .. } => "NoHeadroom",
-                Refusal::WouldLoseData => "WouldLoseData",
-            },
+            Self::MayNotLeave { refusal, .. } | Self::MayNotReplace { refusal, .. } => {
+                refused(refusal)
+            }
+            Self::Silent { .. } => "NodeSilent",
             Self::Behind { .. } => "NodeBehind",
             Self::CutOff { .. } => "NodeCutOff",
             Self::RevisionPending { .. } => "RevisionPending",
@@ -240,6 +257,21 @@ impl Wait {
             Self::MayNotLeave { node, refusal } => {
                 format!("node {node} is to be replaced and may not leave yet: {refusal}")
             }
+            Self::MayNotReplace {
+                node,
+                why,
+                refusal,
+                command,
+            } => format!(
+                "node {node} is to be replaced ({why}) and may not yet: {refusal}. To replace it all the same, and lose what only it has: {command}"
+            ),
+            Self::Silent {
+                node,
+                host,
+                command,
+            } => format!(
+                "node {node} has not been heard for some minutes, and only you know whether Kubernetes node {host} comes back. If it does not: delete it or taint it with node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or replace this node alone: {command}"
+            ),
             Self::Behind {
                 node,
                 reference,
@@ -285,19 +317,30 @@ impl Wait {
                     refusal: Refusal::WouldLoseData,
                     ..
                 }
+                | Self::MayNotReplace {
+                    refusal: Refusal::OnlyCopy,
+                    ..
+                }
         )
     }
 
     /// Whether it is only told, and keeps nothing from being as declared.
     pub fn informs(&self) -> bool {
-<<<<<<<
-        matches!(self, Self::RestartRequired { .. } | Self::CutOff { .. })
-=======
         matches!(
             self,
-            Self::RestartRequired { .. } | Self::UpgradeAwaitsApproval { .. }
+            Self::RestartRequired { .. } | Self::UpgradeAwaitsApproval { .. } | Self::CutOff { .. }
         )
->>>>>>>
+    }
+}
+
+fn refused(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::OtherNodeDown { .. } => "OtherNodeDown",
+        Refusal::PeerWarmingUp { .. } => "PeerWarmingUp",
+        Refusal::OtherBehind { .. } => "OtherNodeBehind",
+        Refusal::NoHeadroom { .. } => "NoHeadroom",
+        Refusal::WouldLoseData => "WouldLoseData",
+        Refusal::OnlyCopy => "OnlyCopy",
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) blocked: Vec<String>,
     /// What lives in each pod, by pod name.
     pub(crate) lives: BTreeMap<String, Life>,
+    /// How many volumes were deleted.
+    pub(crate) wiped: u32,
     count: u64,
 }
 
@@ -104,6 +106,7 @@ impl World {
             slow: Vec::new(),
             blocked: Vec::new(),
             lives: BTreeMap::new(),
+            wiped: 0,
             count: 0,
         }
     }
@@ -235,6 +238,11 @@ impl World {
                 uid,
                 resource_version,
             } => self.delete(*kind, name, uid, resource_version.as_deref()),
+            Action::DeleteAtOnce { name, uid } => {
+                if self.observed.pods.contains_key(name) && self.pod_uid(name) == *uid {
+                    self.kill(name);
+                }
+            }
             Action::Assign { node, desired, .. } => self.assign(node, desired),
             Action::IssueCertificates(what) => {
                 let facts = SecretFacts {
@@ -342,7 +350,16 @@ impl World {
             }
             Kind::Service => drop(o.services.remove(name)),
             Kind::ConfigMap => drop(o.config_maps.remove(name)),
-            Kind::PersistentVolumeClaim => drop(o.claims.remove(name)),
+            Kind::PersistentVolumeClaim => {
+                // Its pod holds it until it is gone; here that is in the same moment.
+                if o.claims
+                    .get(name)
+                    .is_some_and(|claim| same(&claim.metadata))
+                {
+                    o.claims.remove(name);
+                    self.wiped += 1;
+                }
+            }
             Kind::PodDisruptionBudget => drop(o.pod_disruption_budgets.remove(name)),
             Kind::Secret => {}
         }

@@ -363,6 +363,7 @@ fn set_zone(world: &mut World, letter: &str, schedulable: bool) {
         let node = KubernetesNode {
             zone: Some(zone.clone()),
             schedulable,
+            ..KubernetesNode::default()
         };
         nodes.insert(format!("host-{zone}"), node);
     }

@@ -137,6 +137,7 @@ impl World {
             let node = KubernetesNode {
                 zone: Some(zone.clone()),
                 schedulable: true,
+                ..KubernetesNode::default()
             };
             Some((format!("host-{zone}"), node))
         });

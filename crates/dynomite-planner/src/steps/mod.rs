@@ -3,7 +3,7 @@
 //! Steps that only add or tell (`provision`, `assign_tokens`, `configure`,
 //! `warm_up`, `renew`) act in one pass side by side: a node must be able to start
 //! while another object of the ring waits for something. What takes a pod away
-//! (`retire`, `roll`) comes last, yields to everything before it that changes a
+//! (`replace`, `retire`, `roll`) comes last, yields to everything before it that changes a
 //! `StatefulSet`, and does one thing in a pass. A step that finds the ground
 //! unsafe for the rest, such as contradicting tokens, stops the pass.
 
@@ -14,6 +14,7 @@ mod donors;
 mod gate;
 mod provision;
 mod renew;
+mod replace;
 mod retire;
 mod roll;
 mod warm_up;
@@ -38,6 +39,7 @@ const STEPS: &[(StepName, StepFn)] = &[
     (StepName::Configure, configure::configure),
     (StepName::WarmUp, warm_up::warm_up),
     (StepName::Renew, renew::renew),
+    (StepName::Replace, replace::replace),
     (StepName::Retire, retire::retire),
     (StepName::Roll, roll::roll),
 ];
