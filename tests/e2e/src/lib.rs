@@ -9,6 +9,7 @@ pub mod load;
 pub mod namespace;
 pub mod operator;
 pub mod ring;
+pub mod trouble;
 pub mod wait;
 
 pub use cluster::{Cluster, Output};
