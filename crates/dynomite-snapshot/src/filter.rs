@@ -282,9 +282,7 @@ impl Output {
             self.write(version.to_string().as_bytes(), out);
             return Ok(());
         };
-        // Beyond version 11 Redis and Valkey use the same bytes for different types.
-        let older = version <= Version::Redis(11) && version <= first;
-        if version == first || older {
+        if first.covers(version) {
             return Ok(());
         }
         let later = version;

@@ -236,7 +236,8 @@ impl fmt::Display for Object {
 }
 
 impl Object {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads what [`Display`](fmt::Display) wrote.
+    pub fn parse(text: &str) -> Option<Self> {
         if text == MANIFEST {
             return Some(Self::Manifest);
         }
@@ -329,7 +330,12 @@ mod tests {
 
     #[test]
     fn keys_are_as_documented() {
-        let directory = directory("/team/backups/", 1_795_132_800, 0xc0ffee, "before-upgrade");
+        let directory = directory(
+            "/team/backups/",
+            1_795_132_800,
+            0x00c0_ffee,
+            "before-upgrade",
+        );
         assert_eq!(
             directory.key(Object::Manifest),
             "team/backups/shop/ring/5f2c/20261120T000000Z-0000000000c0ffee-before-upgrade/manifest.json"

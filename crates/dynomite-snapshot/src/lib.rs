@@ -4,8 +4,11 @@
 //! Everything takes bytes in whatever pieces they come and holds a bounded part of them. Times,
 //! random suffixes, keys and salts are arguments.
 
+pub mod digest;
 pub mod filter;
+pub mod fit;
 pub mod layout;
 pub mod limits;
+pub mod manifest;
 pub mod ownership;
 pub mod rdb;

@@ -15,3 +15,6 @@ pub const MAX_DATABASES: usize = 1 << 14;
 /// Bytes of a record that are held until it is clear whether it is copied: a key of any length up
 /// to [`MAX_KEY`], however badly it compresses.
 pub const MAX_HELD: usize = 2 * MAX_KEY;
+
+/// Bytes of a manifest: a ring of a thousand nodes takes less than one.
+pub const MAX_MANIFEST: usize = 4 << 20;

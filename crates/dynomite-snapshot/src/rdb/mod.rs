@@ -21,6 +21,7 @@ pub use reader::{Event, Key, Reader, Record};
 pub use verify::{Counts, Summary, Verifier};
 
 use crc::{CRC_64_REDIS, Crc, Table};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The checksum at the end of a file (the "Jones" polynomial).
 pub(crate) static CRC64: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
@@ -65,6 +66,18 @@ impl Version {
             .then_some(Self::Redis(version))
     }
 
+    /// Whether a store that writes this format also reads the other one. Beyond version 11 Redis
+    /// and Valkey use the same bytes for different types.
+    pub fn covers(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Redis(own), Self::Redis(other)) | (Self::Valkey(own), Self::Valkey(other)) => {
+                other <= own
+            }
+            (Self::Valkey(_), Self::Redis(other)) => other <= 11,
+            (Self::Redis(_), Self::Valkey(_)) => false,
+        }
+    }
+
     /// Whether eight bytes of checksum follow the end.
     pub(crate) fn has_checksum(self) -> bool {
         self >= Self::Redis(5)
@@ -81,8 +94,24 @@ impl std::fmt::Display for Version {
     }
 }
 
+impl Serialize for Version {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(text.as_bytes()).ok_or_else(|| {
+            de::Error::custom(format!("`{text}` is no RDB version that is known here"))
+        })
+    }
+}
+
 /// What the end of a file says about its bytes. A wrong checksum is an [`Error`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Checksum {
     /// It was written and fits.
     Right,

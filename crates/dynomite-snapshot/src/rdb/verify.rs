@@ -44,7 +44,9 @@ pub struct Counts {
 impl Counts {
     /// All keys.
     pub fn total(&self) -> u64 {
-        self.keys.values().sum()
+        // Counts also come from manifests, which may say anything.
+        let keys = self.keys.values();
+        keys.fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Counts a key, as of `now`.
@@ -59,10 +61,11 @@ impl Counts {
     /// Adds what another count has.
     pub fn extend(&mut self, other: &Self) {
         for (kind, count) in &other.keys {
-            *self.keys.entry(*kind).or_default() += count;
+            let sum = self.keys.entry(*kind).or_default();
+            *sum = sum.saturating_add(*count);
         }
-        self.expiring += other.expiring;
-        self.expired += other.expired;
+        self.expiring = self.expiring.saturating_add(other.expiring);
+        self.expired = self.expired.saturating_add(other.expired);
     }
 }
 

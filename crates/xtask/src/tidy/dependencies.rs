@@ -35,6 +35,8 @@ const PURE: &[&str] = &[
     "serde",
     "serde_json",
     "serde_norway",
+    // Names the field of a document that does not fit.
+    "serde_path_to_error",
     "sha2",
     "slotmap",
     "smallvec",
