@@ -8,7 +8,10 @@ use std::fmt::Debug;
 use dynomite_api::annotations::{FIELD_MANAGER, FINALIZER};
 use dynomite_api::contract::NodeDesired;
 use dynomite_api::crd::DynomiteCluster;
-use dynomite_planner::{Action, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned};
+use dynomite_planner::{
+    Action, ByContainer, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned,
+    ResizeRefused, Resources,
+};
 use either::Either;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
@@ -25,7 +28,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::context::{Context, Memory};
-use crate::failure::{describe, is_conflict, is_not_found};
+use crate::failure::{describe, is_conflict, is_final, is_not_found};
 use crate::index::Index;
 use crate::issue;
 use crate::leadership::NotLeader;
@@ -351,6 +354,11 @@ async fn one_by_one(
                 let pods = &ctx.world.pods;
                 delete::<Pod>(ctx, namespace, name, at_once, Some(pods)).await
             }
+            Action::Resize {
+                pod,
+                uid,
+                resources,
+            } => resize(ctx, memory, namespace, pod, uid, resources).await,
             Action::IssueCertificates(wanted) => {
                 issue::certificates(ctx, memory, resource, wanted).await
             }
@@ -440,6 +448,57 @@ where
         }
         Err(error) if is_conflict(&error) => Err(Error::Outdated),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a running pod other resources. What the API server will never take is
+/// remembered, so that the planner finds another way.
+async fn resize(
+    ctx: &Context,
+    memory: &mut Memory,
+    namespace: &str,
+    pod: &str,
+    uid: &str,
+    resources: &Resources,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let list = |of: &ByContainer| -> Vec<serde_json::Value> {
+        of.iter()
+            .map(|(name, resources)| json!({"name": name, "resources": resources}))
+            .collect()
+    };
+    // With the UID a successor of the same name is left alone.
+    let change = json!({
+        "metadata": {"uid": uid},
+        "spec": {"initContainers": list(&resources.init), "containers": list(&resources.main)},
+    });
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    let patch = Patch::Strategic(&change);
+    match api
+        .patch_subresource("resize", pod, &parameters, &patch)
+        .await
+    {
+        Ok(mut written) => {
+            written.meta_mut().managed_fields = None;
+            ctx.world.pods.absorb(written);
+            Ok(())
+        }
+        Err(error) if is_conflict(&error) => Err(Error::Outdated),
+        Err(error) => {
+            if is_final(&error) {
+                let refused = ResizeRefused {
+                    pod_uid: uid.to_owned(),
+                    resources: resources.digest(),
+                    why: describe(&error).message,
+                };
+                memory.resizes_refused.insert(pod.to_owned(), refused);
+            }
+            Err(error.into())
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dynomite_planner::{Defaults, Kind, Object, Seen, VolumeFacts};
+use dynomite_planner::{Defaults, Kind, Object, ResizeRefused, Seen, VolumeFacts};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -124,6 +124,8 @@ pub struct Memory {
     pub warnings: Option<(Instant, BTreeMap<String, String>)>,
     /// When the status was last written.
     pub status_written: Option<Instant>,
+    /// What the API server would not give a pod in place, by pod name.
+    pub resizes_refused: BTreeMap<String, ResizeRefused>,
     /// How long the last pass waited for the nodes' reports.
     pub asking: Duration,
     /// How often to look.

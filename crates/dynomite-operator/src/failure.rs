@@ -54,6 +54,15 @@ pub fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
+/// Whether the same call would never succeed: the API server does not know it,
+/// forbids it, or finds it invalid. A quota may be raised.
+pub fn is_final(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else {
+        return false;
+    };
+    matches!(status.code, 400 | 403 | 404 | 405 | 422) && !is_quota(&status.message)
+}
+
 /// Whether the object does not exist.
 pub fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)

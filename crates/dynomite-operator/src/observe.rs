@@ -50,6 +50,10 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
     let world = &ctx.world;
     look_at_secrets(ctx, memory, cluster, now).await;
     let pods = of(&world.pods, &key);
+    memory.resizes_refused.retain(|name, refused| {
+        let pod = pods.get(name).and_then(|pod| pod.metadata.uid.as_ref());
+        pod == Some(&refused.pod_uid)
+    });
     let stateful_sets = of(&world.stateful_sets, &key);
     let asked = Instant::now();
     let reports = ask_nodes(memory, cluster, &pods, asked).await;
@@ -73,6 +77,7 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         reports,
         volumes,
         warnings,
+        resizes_refused: memory.resizes_refused.clone(),
     };
     add_strangers(memory, &mut observed, now);
     observed

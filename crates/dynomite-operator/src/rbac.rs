@@ -88,6 +88,13 @@ pub const RULES: &[Rule] = &[
     Rule {
         place: Place::Served,
         group: "",
+        resources: &["pods/resize"],
+        verbs: &["patch"],
+        why: "CPU and memory of a running pod",
+    },
+    Rule {
+        place: Place::Served,
+        group: "",
         resources: &["secrets"],
         verbs: &["get", "create", "patch", "delete"],
         why: "certificates, by name; never listed or watched",

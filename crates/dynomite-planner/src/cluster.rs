@@ -182,6 +182,11 @@ impl Cluster {
         self.spec.paused
     }
 
+    /// How much of a store's memory limit the data may fill, bytes.
+    pub(crate) fn share_of(&self, limit: u64) -> u64 {
+        share(&self.spec, limit)
+    }
+
     /// Whether a person has approved that pods are made anew by this operator.
     pub(crate) fn approves_upgrade(&self) -> bool {
         self.approved_image.as_deref() == Some(self.defaults.sidecar_image.as_str())
@@ -446,7 +451,7 @@ fn store(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) -> StoreSetting
         .and_then(|limits| limits.get("memory"));
     let max_memory_bytes = match limit.map(|q| quantity::bytes(&q.0)) {
         None => 0,
-        Some(Some(bytes)) => bytes / 100 * u64::from(spec.store.memory_percent),
+        Some(Some(bytes)) => share(spec, bytes),
         Some(None) => {
             push(
                 found,
@@ -462,6 +467,11 @@ fn store(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) -> StoreSetting
         max_memory_bytes,
         settings: spec.store.settings.clone(),
     }
+}
+
+/// How much of a memory limit the data may fill, bytes.
+fn share(spec: &DynomiteClusterSpec, limit: u64) -> u64 {
+    limit / 100 * u64::from(spec.store.memory_percent)
 }
 
 fn remote_peers(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) -> Vec<Peer> {

@@ -35,10 +35,12 @@ mod world;
 
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use levels::{Behind, Levels};
-pub use observed::{Claims, HOST_LABELS, KubernetesNode, Observed, SecretFacts, Seen, VolumeFacts};
+pub use observed::{
+    Claims, HOST_LABELS, KubernetesNode, Observed, ResizeRefused, SecretFacts, Seen, VolumeFacts,
+};
 pub use plan::{
-    Action, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned, StepName,
-    Waiting,
+    Action, ByContainer, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned,
+    Resources, StepName, Waiting,
 };
 pub use ring::{Node, Ring};
 pub use status::{invalid_status, status};

@@ -66,6 +66,20 @@ pub struct Observed {
     /// The newest warning event of a `StatefulSet` by its name, where the
     /// operator looked: pods that cannot be created leave no other trace.
     pub warnings: BTreeMap<String, String>,
+    /// By pod name: what the API server would not give a pod in place. Nothing
+    /// is lost when it is forgotten: then it is asked once more.
+    pub resizes_refused: BTreeMap<String, ResizeRefused>,
+}
+
+/// Resources that a pod could not be given in place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResizeRefused {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// [`Resources::digest`](crate::Resources::digest) of what was refused.
+    pub resources: String,
+    /// Why, in words.
+    pub why: String,
 }
 
 impl Default for Observed {
@@ -84,6 +98,7 @@ impl Default for Observed {
             reports: BTreeMap::new(),
             volumes: BTreeMap::new(),
             warnings: BTreeMap::new(),
+            resizes_refused: BTreeMap::new(),
         }
     }
 }

@@ -1,11 +1,15 @@
 //! A plan: what the operator does now, and what it waits for, each with its reason.
 
+use std::collections::BTreeMap;
+
 use dynomite_api::contract::NodeDesired;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceRequirements, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use serde::Serialize;
 
+use crate::compare;
 use crate::wait::Wait;
 
 /// What the operator does now and what it waits for.
@@ -59,6 +63,8 @@ pub enum StepName {
     Replace,
     /// Racks that left the spec.
     Retire,
+    /// Pods that need other resources only.
+    Resize,
     /// Pods of an older revision.
     Roll,
 }
@@ -75,6 +81,7 @@ impl StepName {
             Self::Renew => "renew",
             Self::Replace => "replace",
             Self::Retire => "retire",
+            Self::Resize => "resize",
             Self::Roll => "roll",
         }
     }
@@ -114,6 +121,16 @@ pub enum Action {
         /// The document.
         desired: Box<NodeDesired>,
     },
+    /// Give the containers of a running pod other resources, by its subresource
+    /// `resize`, exactly this pod.
+    Resize {
+        /// The pod.
+        pod: String,
+        /// The UID it was seen with.
+        uid: String,
+        /// What its containers get.
+        resources: Resources,
+    },
     /// Make certificates and write their Secrets.
     IssueCertificates(Certificates),
     /// Set or remove the finalizer on the `DynomiteCluster`.
@@ -140,6 +157,7 @@ impl Action {
             Self::Delete { kind, name, .. } => format!("{} {name}", kind.name()),
             Self::DeleteAtOnce { name, .. } => format!("{} {name}", Kind::Pod.name()),
             Self::Assign { node, .. } => format!("node {node}"),
+            Self::Resize { pod, .. } => format!("Pod {pod}"),
             Self::IssueCertificates(what) => format!("Secret {}", what.node_secret),
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
             Self::Event { reason, .. } => format!("Event {reason}"),
@@ -154,6 +172,26 @@ impl Action {
             Self::Assign { desired, .. } => desired.distrust.is_some(),
             _ => false,
         }
+    }
+}
+
+/// Resources by the name of the container.
+pub type ByContainer = BTreeMap<String, ResourceRequirements>;
+
+/// What the containers of a pod are given, of what a running pod can be given:
+/// CPU and memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Resources {
+    /// The init containers, native sidecars among them.
+    pub init: ByContainer,
+    /// The others.
+    pub main: ByContainer,
+}
+
+impl Resources {
+    /// A digest, by which a refusal is told to be of the same resources.
+    pub fn digest(&self) -> String {
+        compare::digest(self)
     }
 }
 

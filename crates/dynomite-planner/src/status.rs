@@ -392,7 +392,7 @@ impl View<'_> {
         let rolling = |wait: &Wait| {
             matches!(
                 wait,
-                Wait::MayNotLeave { .. } | Wait::RevisionPending { .. }
+                Wait::MayNotLeave { .. } | Wait::RevisionPending { .. } | Wait::Resizing { .. }
             )
         };
         if self.cluster.deleting {
@@ -518,6 +518,7 @@ fn verb(action: &Action) -> Option<&'static str> {
     match action {
         Action::Apply(_) => Some("Apply"),
         Action::Delete { .. } | Action::DeleteAtOnce { .. } => Some("Delete"),
+        Action::Resize { .. } => Some("Resize"),
         Action::IssueCertificates(_) => Some("IssueCertificates"),
         Action::SetFinalizer { .. } => Some("SetFinalizer"),
         Action::Assign { .. } | Action::Event { .. } => None,

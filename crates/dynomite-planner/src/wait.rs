@@ -161,6 +161,13 @@ pub enum Wait {
         /// Their names.
         settings: Vec<String>,
     },
+    /// A pod is being given other resources.
+    Resizing {
+        /// The node.
+        node: String,
+        /// How far it is.
+        message: String,
+    },
     /// Pods are made as an earlier operator made them, until a person approves.
     UpgradeAwaitsApproval {
         /// The cluster's namespace.
@@ -205,6 +212,7 @@ impl Wait {
             Self::CutOff { .. } => "NodeCutOff",
             Self::RevisionPending { .. } => "RevisionPending",
             Self::RestartRequired { .. } => "RestartRequired",
+            Self::Resizing { .. } => "Resizing",
             Self::UpgradeAwaitsApproval { .. } => "UpgradeAwaitsApproval",
             Self::PodsLeaving { .. } => "PodsLeaving",
         }
@@ -293,6 +301,7 @@ impl Wait {
                 "node {node} will take {} only when it restarts: annotate the cluster with kubectl.kubernetes.io/restartedAt",
                 settings.join(", ")
             ),
+            Self::Resizing { message, .. } => message.clone(),
             Self::UpgradeAwaitsApproval {
                 namespace,
                 cluster,

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::cluster::{Cluster, Defaults};
 use crate::compare;
 use crate::observed::{Observed, SecretFacts, Seen};
-use crate::plan::{Action, Kind, Object, Outcome, Plan, StepName};
+use crate::plan::{Action, Kind, Object, Outcome, Plan, Resources, StepName};
 use crate::status::status;
 use crate::steps::plan;
 use crate::wait::Wait;
@@ -267,6 +267,11 @@ impl World {
                 let finalizer = dynomite_api::annotations::FINALIZER.to_owned();
                 self.resource.metadata.finalizers = present.then(|| vec![finalizer]);
             }
+            Action::Resize {
+                pod,
+                uid,
+                resources,
+            } => self.resize(pod, uid, resources),
             Action::Event { .. } => {}
         }
     }
@@ -316,6 +321,24 @@ impl World {
                 new.metadata.generation = Some(generation);
                 new.status = old.and_then(|s| s.status.clone());
                 o.stateful_sets.insert(name, new);
+            }
+        }
+    }
+
+    /// The API server takes other resources for a pod; the kubelet follows at once.
+    fn resize(&mut self, name: &str, uid: &str, resources: &Resources) {
+        let Some(pod) = self.observed.pods.get_mut(name) else {
+            return;
+        };
+        if pod.metadata.uid.as_deref() != Some(uid) {
+            return;
+        }
+        let generation = pod.metadata.generation.get_or_insert(1);
+        *generation += 1;
+        let containers = pod.spec.as_mut().map(|spec| &mut spec.containers);
+        for container in containers.into_iter().flatten() {
+            if let Some(given) = resources.main.get(&container.name) {
+                container.resources = Some(given.clone());
             }
         }
     }
@@ -567,7 +590,9 @@ impl World {
             status: if ready { "True" } else { "False" }.to_owned(),
             ..PodCondition::default()
         };
-        status.conditions = Some(vec![kubelet]);
+        let conditions = status.conditions.get_or_insert_default();
+        conditions.retain(|condition| condition.type_ != "Ready");
+        conditions.push(kubelet);
         let seen = if self.mute.iter().any(|mute| mute == name) {
             Seen::Unknown("it does not answer".to_owned())
         } else {

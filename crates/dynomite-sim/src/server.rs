@@ -264,7 +264,8 @@ impl Server {
                 self.resource.metadata.finalizers = present.then(|| vec![finalizer]);
                 Ok(())
             }
-            Action::Assign { .. } | Action::Event { .. } => Ok(()),
+            // The scenarios change no resources.
+            Action::Resize { .. } | Action::Assign { .. } | Action::Event { .. } => Ok(()),
         }
     }
 }

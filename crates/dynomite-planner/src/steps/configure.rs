@@ -78,7 +78,7 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         serve: super::warm_up::gate_is_open(pass),
         consistency: cluster.consistency,
         engine: cluster.engine.clone(),
-        store: cluster.store.clone(),
+        store: super::resize::store_settings(cluster, node),
         health: cluster.health.clone(),
     }
 }

@@ -3,7 +3,7 @@
 //! Steps that only add or tell (`provision`, `assign_tokens`, `configure`,
 //! `warm_up`, `renew`) act in one pass side by side: a node must be able to start
 //! while another object of the ring waits for something. What takes a pod away
-//! (`replace`, `retire`, `roll`) comes last, yields to everything before it that changes a
+//! (`replace`, `retire`, `roll`), or may (`resize`), comes last, yields to everything before it that changes a
 //! `StatefulSet`, and does one thing in a pass. A step that finds the ground
 //! unsafe for the rest, such as contradicting tokens, stops the pass.
 
@@ -15,6 +15,7 @@ mod gate;
 mod provision;
 mod renew;
 mod replace;
+mod resize;
 mod retire;
 mod roll;
 mod warm_up;
@@ -41,6 +42,7 @@ const STEPS: &[(StepName, StepFn)] = &[
     (StepName::Renew, renew::renew),
     (StepName::Replace, replace::replace),
     (StepName::Retire, retire::retire),
+    (StepName::Resize, resize::resize),
     (StepName::Roll, roll::roll),
 ];
 
@@ -61,6 +63,13 @@ impl Pass<'_> {
             planned.action.disrupts()
                 || matches!(&planned.action, Action::Apply(o) if matches!(**o, Object::StatefulSet(_)))
         })
+    }
+
+    /// Whether a pod is being given other resources.
+    fn is_resizing(&self) -> bool {
+        let acts = |planned: &Planned| matches!(planned.action, Action::Resize { .. });
+        let waits = |waiting: &Waiting| matches!(waiting.wait, Wait::Resizing { .. });
+        self.earlier.actions.iter().any(acts) || self.earlier.waits.iter().any(waits)
     }
 }
 

@@ -4,6 +4,7 @@ use dynomite_api::contract::{NodePhase, NodeReport, ProofKind};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
+use super::resize::{self, Fit, revision};
 use super::{Pass, Step, delete_seen};
 use crate::plan::{Action, EventKind, Kind};
 use crate::ring::Node;
@@ -11,56 +12,42 @@ use crate::safety;
 use crate::settings;
 use crate::wait::Wait;
 
-/// The label in which the `StatefulSet` controller writes a pod's revision.
-const REVISION: &str = "controller-revision-hash";
-
 /// Replaces at most one pod in a pass.
 ///
 /// Broken pods of an older revision go first and without asking: a StatefulSet
 /// never takes them back by itself, and they serve nobody.
 pub(super) fn roll(pass: &Pass<'_>) -> Step {
     let mut step = Step::default();
-    if pass.is_moving() {
+    if pass.is_moving() || pass.is_resizing() {
         return step;
     }
     let mut outdated = Vec::new();
     for node in &pass.ring.nodes {
         let Some(set) = node.set else { continue };
-        match revision(set) {
-            None => pending(&mut step, set),
-            Some(revision) if is_outdated(node, revision) => outdated.push(node),
-            Some(_) => {}
+        if revision(set).is_none() {
+            pending(&mut step, set);
+        } else if let Some(why) = is_outdated(pass, node) {
+            outdated.push((node, why));
         }
     }
-    if let Some(broken) = outdated.iter().find(|node| is_broken(pass, node)) {
-        replace(
-            &mut step,
-            broken,
-            "it is of an older revision and does not run",
-        );
+    if let Some((broken, why)) = outdated.iter().find(|(node, _)| is_broken(pass, node)) {
+        replace(&mut step, broken, &format!("{why}, and does not run"));
         return step;
     }
     // A pod that is down already costs nothing; then rack by rack.
     let next = outdated
         .iter()
-        .find(|node| !node.ready())
+        .find(|(node, _)| !node.ready())
         .or(outdated.first());
-    let Some(node) = next else { return step };
+    let Some((node, why)) = next else { return step };
     match safety::may_leave(pass.cluster, pass.ring, node) {
-        Ok(()) => replace(&mut step, node, "it is of an older revision"),
+        Ok(()) => replace(&mut step, node, why),
         Err(refusal) => step.wait(Wait::MayNotLeave {
             node: node.name.clone(),
             refusal,
         }),
     }
     step
-}
-
-/// The revision that pods should have, once the controller has seen the newest spec.
-fn revision(set: &StatefulSet) -> Option<&str> {
-    let status = set.status.as_ref()?;
-    let current = status.observed_generation >= set.metadata.generation;
-    status.update_revision.as_deref().filter(|_| current)
 }
 
 fn pending(step: &mut Step, set: &StatefulSet) {
@@ -71,12 +58,14 @@ fn pending(step: &mut Step, set: &StatefulSet) {
     }
 }
 
-fn is_outdated(node: &Node<'_>, revision: &str) -> bool {
-    let Some(pod) = node.pod.filter(|_| !node.terminating()) else {
-        return false;
-    };
-    let label = pod.metadata.labels.as_ref().and_then(|l| l.get(REVISION));
-    label.is_some_and(|label| label != revision) || runs_older_settings(node)
+/// Why a pod must be another one, if it must.
+fn is_outdated(pass: &Pass<'_>, node: &Node<'_>) -> Option<String> {
+    node.pod.filter(|_| !node.terminating())?;
+    match resize::fit(pass, node) {
+        Fit::Replace(why) => Some(why),
+        _ if runs_older_settings(node) => Some("it runs with older settings".to_owned()),
+        Fit::Same | Fit::Resize(_) | Fit::Underway(..) => None,
+    }
 }
 
 /// Whether a pod of the newest revision runs with older settings: it came up
@@ -146,8 +135,10 @@ fn replace(step: &mut Step, node: &Node<'_>, why: &str) {
 
 #[cfg(test)]
 mod tests {
+    use dynomite_api::annotations::ANNOTATION_SHAPE;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+    use super::super::resize::REVISION;
     use super::*;
     use crate::observed::Seen;
     use crate::plan::StepName;
@@ -243,11 +234,15 @@ mod tests {
             let key = dynomite_api::annotations::ANNOTATION_TEMPLATE.to_owned();
             annotations.insert(key, made.to_string());
             let spec = set.spec.as_mut().expect("it has one");
-            let pod = spec.template.spec.as_mut().expect("it has one");
-            pod.dns_policy = Some("Default".to_owned());
+            let metadata = spec.template.metadata.as_mut().expect("it has one");
+            let shape = (ANNOTATION_SHAPE.to_owned(), "another".to_owned());
+            metadata.annotations.get_or_insert_default().extend([shape]);
         }
         world.tick();
         for pod in world.observed.pods.values_mut() {
+            let shape = (ANNOTATION_SHAPE.to_owned(), "another".to_owned());
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.extend([shape]);
             let label = pod.metadata.labels.as_mut().expect("it has labels");
             let rack = label[dynomite_api::annotations::LABEL_RACK].clone();
             let set = &world.observed.stateful_sets[&format!("ring-{rack}")];
