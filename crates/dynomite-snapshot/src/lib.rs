@@ -4,6 +4,7 @@
 //! Everything takes bytes in whatever pieces they come and holds a bounded part of them. Times,
 //! random suffixes, keys and salts are arguments.
 
+pub mod catalog;
 pub mod digest;
 pub mod filter;
 pub mod fit;
