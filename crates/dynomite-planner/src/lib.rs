@@ -13,6 +13,8 @@
 //! cluster as from any later one.
 
 mod blocker;
+#[cfg(test)]
+mod chains;
 mod cluster;
 mod compare;
 mod levels;
