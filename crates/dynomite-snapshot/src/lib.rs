@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod digest;
+pub mod envelope;
 pub mod filter;
 pub mod fit;
 pub mod layout;

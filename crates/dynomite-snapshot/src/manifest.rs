@@ -148,7 +148,7 @@ pub enum Compression {
     Zstd,
 }
 
-/// How an object is encrypted: see the envelope.
+/// How an object is encrypted: see [`envelope`](crate::envelope).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Encryption {
