@@ -149,6 +149,7 @@ mod tests {
             peers: Vec::new(),
             donors: Vec::new(),
             grant: None,
+            copy_not_before: None,
             distrust: None,
             serve: true,
             consistency: Consistency::default(),

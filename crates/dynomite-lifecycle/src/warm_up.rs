@@ -53,6 +53,9 @@ impl Lifecycle {
         {
             return None;
         }
+        if desired.copy_not_before.is_some_and(|turn| now < turn) {
+            return None;
+        }
         let count = u32::try_from(desired.donors.len())
             .ok()
             .filter(|n| *n > 0)?;

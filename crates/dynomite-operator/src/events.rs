@@ -22,6 +22,10 @@ pub enum Reason {
     WarmingUp,
     /// A node could not do what it should.
     NodeFailed,
+    /// Something is wrong with a node; the message begins with one word for it.
+    NodeFinding,
+    /// It is over.
+    NodeFindingOver,
     /// A token cannot be served at the configured consistency.
     Unavailable,
     /// Every token can be served again.
@@ -38,13 +42,15 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of the page.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::TokensAssigned,
         Self::Ready,
         Self::NodeLost,
         Self::NodeReturned,
         Self::WarmingUp,
         Self::NodeFailed,
+        Self::NodeFinding,
+        Self::NodeFindingOver,
         Self::Unavailable,
         Self::AvailableAgain,
         Self::Stalled,
@@ -62,6 +68,8 @@ impl Reason {
             Self::NodeReturned => "NodeReturned",
             Self::WarmingUp => "WarmingUp",
             Self::NodeFailed => "NodeFailed",
+            Self::NodeFinding => "NodeFinding",
+            Self::NodeFindingOver => "NodeFindingOver",
             Self::Unavailable => "Unavailable",
             Self::AvailableAgain => "AvailableAgain",
             Self::Stalled => "Stalled",
@@ -75,7 +83,11 @@ impl Reason {
     pub fn warns(self) -> bool {
         matches!(
             self,
-            Self::NodeLost | Self::NodeFailed | Self::Unavailable | Self::Stalled
+            Self::NodeLost
+                | Self::NodeFailed
+                | Self::NodeFinding
+                | Self::Unavailable
+                | Self::Stalled
         )
     }
 }
@@ -187,7 +199,27 @@ fn nodes<'a>(
         .iter()
         .flat_map(|rack| &rack.nodes)
         .filter_map(move |node| Some((before(&node.name)?, node)))
-        .filter_map(|(was, is)| node_change(was, is))
+        .flat_map(|(was, is)| node_change(was, is).into_iter().chain(findings(was, is)))
+}
+
+/// What is wrong with a node since now, and what no more. A node that failed is
+/// told of by an Event of its own.
+fn findings(was: &NodeStatus, is: &NodeStatus) -> Vec<(Reason, String)> {
+    let name = &is.name;
+    let lacks = |node: &NodeStatus, reason: &str| {
+        reason != Reason::NodeFailed.name() && node.findings.iter().all(|f| f.reason != reason)
+    };
+    let fresh = is.findings.iter().filter(|f| lacks(was, &f.reason));
+    let over = was.findings.iter().filter(|f| lacks(is, &f.reason));
+    let told = fresh.map(|f| {
+        let words = format!("node {name}: {}: {}", f.reason, f.message);
+        (Reason::NodeFinding, words)
+    });
+    let untold = over.map(|f| {
+        let words = format!("node {name}: {} is over", f.reason);
+        (Reason::NodeFindingOver, words)
+    });
+    told.chain(untold).collect()
 }
 
 fn node_change(was: &NodeStatus, is: &NodeStatus) -> Option<(Reason, String)> {
@@ -220,7 +252,7 @@ fn node_change(was: &NodeStatus, is: &NodeStatus) -> Option<(Reason, String)> {
 #[cfg(test)]
 mod tests {
     use dynomite_api::Token;
-    use dynomite_api::crd::{RackStatus, set_condition};
+    use dynomite_api::crd::{FindingStatus, RackStatus, set_condition};
     use jiff::{SignedDuration, Timestamp};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -239,6 +271,7 @@ mod tests {
             ready: *ready,
             message: String::new(),
             warm_up: None,
+            findings: Vec::new(),
         });
         let status = DynomiteClusterStatus {
             served_since: Some(Time(Timestamp::UNIX_EPOCH)),
@@ -330,6 +363,23 @@ mod tests {
             assert_eq!(reasons(&no, &yes), [on_true]);
             assert_eq!(reasons(&yes, &no), on_false.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_finding_is_told_when_it_begins_and_when_it_is_over() {
+        let old = status(&[("x", true, NodePhase::Serving)]);
+        let mut new = old.clone();
+        new.racks[0].nodes[0].findings = ["StoreHangs", "NodeFailed"]
+            .map(|reason| FindingStatus {
+                reason: reason.to_owned(),
+                message: "m".to_owned(),
+                since: None,
+            })
+            .to_vec();
+        assert_eq!(reasons(&old, &new), [Reason::NodeFinding]);
+        assert_eq!(changes(&old, &new)[0].message, "node x: StoreHangs: m");
+        assert_eq!(reasons(&new, &old), [Reason::NodeFindingOver]);
+        assert!(reasons(&new, &new).is_empty());
     }
 
     #[test]

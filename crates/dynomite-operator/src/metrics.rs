@@ -1,9 +1,11 @@
 //! What `/metrics` shows: the operator's own work, and one line per fact of each cluster.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use dynomite_api::crd::{ConditionType, DynomiteClusterStatus, condition};
+use dynomite_api::crd::{ConditionType, DynomiteClusterStatus, NodeStatus, condition};
 use dynomite_api::exposition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -30,6 +32,13 @@ pub struct Metrics {
     nodes: Family<ClusterLabels, Gauge>,
     nodes_ready: Family<ClusterLabels, Gauge>,
     headroom: Family<ClusterLabels, Gauge>,
+    warming_up: Family<ClusterLabels, Gauge>,
+    behind: Family<ClusterLabels, Gauge>,
+    findings: Family<FindingLabels, Gauge>,
+    copied: Family<NodeLabels, Gauge<f64, AtomicU64>>,
+    lag: Family<NodeLabels, Gauge>,
+    /// The lines of each cluster that come and go.
+    passing: Mutex<BTreeMap<ClusterKey, Passing>>,
     spent: Family<Spent, Counter<f64, AtomicU64>>,
 }
 
@@ -61,6 +70,34 @@ struct ClusterLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct FindingLabels {
+    namespace: String,
+    cluster: String,
+    reason: String,
+}
+
+/// Of a node, while it copies.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NodeLabels {
+    namespace: String,
+    cluster: String,
+    node: String,
+}
+
+/// What is shown of a cluster only while it holds.
+#[derive(Default)]
+struct Passing {
+    findings: Vec<FindingLabels>,
+    copies: Vec<NodeLabels>,
+}
+
+/// How many kinds of findings of a cluster are shown at most: the words come
+/// from sidecars, whichever these are.
+const FINDINGS_MAX: usize = 32;
+/// The finding of a node that has missed writes.
+const BEHIND: &str = "NodeBehind";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Spent {
     namespace: String,
     cluster: String,
@@ -89,6 +126,12 @@ impl Default for Metrics {
             nodes: Family::default(),
             nodes_ready: Family::default(),
             headroom: Family::default(),
+            warming_up: Family::default(),
+            behind: Family::default(),
+            findings: Family::default(),
+            copied: Family::default(),
+            lag: Family::default(),
+            passing: Mutex::default(),
             spent: Family::default(),
         };
         metrics.register();
@@ -144,6 +187,32 @@ impl Metrics {
             "token_headroom",
             "Replicas that the scarcest token may still lose; negative when too many are lost",
             self.headroom.clone(),
+        );
+        of_cluster.register(
+            "nodes_warming_up",
+            "Nodes that copy the data of a replica",
+            self.warming_up.clone(),
+        );
+        of_cluster.register(
+            "nodes_behind",
+            "Nodes that have missed writes which a replica has",
+            self.behind.clone(),
+        );
+        of_cluster.register(
+            "findings",
+            "Nodes with which something is wrong, by its reason",
+            self.findings.clone(),
+        );
+        of_cluster.register(
+            "warm_up_progress_ratio",
+            "How much of its first copy a node has, while it copies",
+            self.copied.clone(),
+        );
+        of_cluster.register_with_unit(
+            "warm_up_lag",
+            "What a node that copies has still to apply of the writes since its copy began",
+            Unit::Bytes,
+            self.lag.clone(),
         );
         of_cluster.register_with_unit(
             "reconcile",
@@ -219,6 +288,58 @@ impl Metrics {
         if let Some(least) = status.tokens.iter().map(|token| token.headroom).min() {
             set(&self.headroom, i64::from(least));
         }
+        let copies = nodes().filter(|node| node.warm_up.is_some()).count();
+        set(&self.warming_up, count(copies));
+        let is_behind = |node: &&NodeStatus| node.findings.iter().any(|f| f.reason == BEHIND);
+        set(&self.behind, count(nodes().filter(is_behind).count()));
+        self.show_passing(key, status);
+    }
+
+    /// Shows what holds now of a cluster, and no more what held before.
+    fn show_passing(&self, key: &ClusterKey, status: &DynomiteClusterStatus) {
+        let mut passing = self.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = passing.remove(key).unwrap_or_default();
+        let mut now = Passing::default();
+        let mut reasons: BTreeMap<&str, i64> = BTreeMap::new();
+        for node in status.racks.iter().flat_map(|rack| &rack.nodes) {
+            for finding in &node.findings {
+                *reasons.entry(&finding.reason).or_default() += 1;
+            }
+            let Some(copy) = &node.warm_up else { continue };
+            let labels = NodeLabels {
+                namespace: key.namespace.clone(),
+                cluster: key.name.clone(),
+                node: node.name.clone(),
+            };
+            let share = f64::from(copy.percent.unwrap_or(0)) / 100.0;
+            self.copied.get_or_create(&labels).set(share);
+            let lag = copy.lag_bytes.and_then(|lag| i64::try_from(lag).ok());
+            self.lag.get_or_create(&labels).set(lag.unwrap_or(0));
+            now.copies.push(labels);
+        }
+        for (reason, nodes) in reasons.into_iter().take(FINDINGS_MAX) {
+            let labels = FindingLabels {
+                namespace: key.namespace.clone(),
+                cluster: key.name.clone(),
+                reason: reason.to_owned(),
+            };
+            self.findings.get_or_create(&labels).set(nodes);
+            now.findings.push(labels);
+        }
+        self.hide(&before, &now);
+        if !(now.copies.is_empty() && now.findings.is_empty()) {
+            passing.insert(key.clone(), now);
+        }
+    }
+
+    fn hide(&self, before: &Passing, now: &Passing) {
+        for labels in before.findings.iter().filter(|l| !now.findings.contains(l)) {
+            self.findings.remove(labels);
+        }
+        for labels in before.copies.iter().filter(|l| !now.copies.contains(l)) {
+            self.copied.remove(labels);
+            self.lag.remove(labels);
+        }
     }
 
     /// Forgets a cluster that is gone.
@@ -230,9 +351,12 @@ impl Metrics {
             &self.nodes,
             &self.nodes_ready,
             &self.headroom,
+            &self.warming_up,
+            &self.behind,
         ] {
             family.remove(&labels);
         }
+        self.show_passing(key, &DynomiteClusterStatus::default());
         for part in [PART_OWN, PART_NODES] {
             self.spent.remove(&Spent::of(key, part));
         }
@@ -291,5 +415,38 @@ mod tests {
         }
         metrics.forget(&key);
         assert!(!metrics.text().expect("text").contains("ring"));
+    }
+
+    #[test]
+    fn what_passes_is_shown_while_it_holds() {
+        let metrics = Metrics::default();
+        let key = ClusterKey {
+            namespace: "db".into(),
+            name: "ring".into(),
+        };
+        let status: DynomiteClusterStatus = serde_json::from_value(serde_json::json!({
+            "racks": [{"name": "a", "nodes": [{
+                "name": "ring-a-0", "token": 1, "ready": false,
+                "warmUp": {"donor": "ring-b-0", "stage": "Copying", "attempt": 1,
+                    "percent": 25, "lagBytes": 7},
+                "findings": [{"reason": "NodeBehind", "message": "m"}],
+            }]}],
+        }))
+        .expect("a status");
+        metrics.cluster(&key, &status);
+        let text = metrics.text().expect("text");
+        let of_node = r#"{namespace="db",cluster="ring",node="ring-a-0"}"#;
+        for line in [
+            format!("dynomite_cluster_warm_up_progress_ratio{of_node} 0.25"),
+            format!("dynomite_cluster_warm_up_lag_bytes{of_node} 7"),
+            r#"dynomite_cluster_findings{namespace="db",cluster="ring",reason="NodeBehind"} 1"#
+                .to_owned(),
+            r#"dynomite_cluster_nodes_behind{namespace="db",cluster="ring"} 1"#.to_owned(),
+        ] {
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+        metrics.cluster(&key, &DynomiteClusterStatus::default());
+        let text = metrics.text().expect("text");
+        assert!(!text.contains("ring-a-0") && !text.contains("reason=\"NodeBehind\""));
     }
 }

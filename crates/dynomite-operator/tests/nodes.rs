@@ -181,6 +181,7 @@ fn desired() -> NodeDesired {
         peers: Vec::new(),
         donors: Vec::new(),
         grant: None,
+        copy_not_before: None,
         distrust: None,
         serve: false,
         consistency: Consistency::default(),

@@ -68,6 +68,8 @@ pub struct Cluster {
     pub store: StoreSettings,
     /// How health is checked.
     pub health: HealthSettings,
+    /// How many nodes may copy at once.
+    pub max_parallel: usize,
     /// Where the data lies.
     pub storage: StorageSpec,
     /// What the installation decides.
@@ -166,6 +168,7 @@ impl Cluster {
                 settings: spec.dynomite.settings.clone(),
             },
             store,
+            max_parallel: usize::try_from(spec.warm_up.max_parallel).unwrap_or(usize::MAX),
             health: HealthSettings {
                 interval_ms: spec.health.interval_milliseconds,
                 timeout_ms: spec.health.timeout_milliseconds,

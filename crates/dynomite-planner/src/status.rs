@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use dynomite_api::contract::{NodeReport, PORT_CLIENT, WarmUpProgress};
+use dynomite_api::contract::{NodeReport, PORT_CLIENT, WarmUpProgress, WarmUpStage};
 use dynomite_api::crd::{
-    ClusterPhase, ConditionType, DynomiteCluster, DynomiteClusterStatus, NodeStatus, PlanStatus,
-    RackStatus, TokenStatus, WarmUpStatus, set_condition,
+    ClusterPhase, ConditionType, DynomiteCluster, DynomiteClusterStatus, FindingStatus, NodeStatus,
+    PlanStatus, RackStatus, TokenStatus, WarmUpStatus, set_condition,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -18,6 +18,8 @@ use crate::wait::Wait;
 
 /// How many entries `status.plan` has at most; a ring of many nodes may wait for each.
 const PLAN_LIMIT: usize = 32;
+/// How many findings a node has in its status at most.
+const FINDINGS_LIMIT: usize = 16;
 
 /// Makes the status after a pass.
 ///
@@ -456,7 +458,32 @@ impl View<'_> {
             ready: node.pod_ready(),
             message: node.lacks(),
             warm_up: report.and_then(|report| warm_up(report)),
+            findings: self.findings(node),
         }
+    }
+
+    /// What is wrong with a node: by what the operator sees, and by its own
+    /// word. Each reason once.
+    fn findings(&self, node: &Node<'_>) -> Vec<FindingStatus> {
+        let mut found: BTreeMap<String, FindingStatus> = BTreeMap::new();
+        let mut add = |reason: &str, message: String, since| {
+            let finding = FindingStatus {
+                reason: reason.to_owned(),
+                message,
+                since,
+            };
+            found.entry(finding.reason.clone()).or_insert(finding);
+        };
+        for waiting in &self.plan.waits {
+            if waiting.wait.wrong_with() == Some(&node.name) {
+                add(waiting.wait.reason(), waiting.wait.message(), None);
+            }
+        }
+        for finding in node.report.iter().flat_map(|report| &report.findings) {
+            let since = Some(Time(finding.since));
+            add(&finding.reason, finding.message.clone(), since);
+        }
+        found.into_values().take(FINDINGS_LIMIT).collect()
     }
 
     /// The pod's addresses; those it last had while it is away, for its peers
@@ -526,17 +553,30 @@ fn verb(action: &Action) -> Option<&'static str> {
 }
 
 fn warm_up(report: &NodeReport) -> Option<WarmUpStatus> {
-    let WarmUpProgress {
-        donor,
-        stage,
-        attempt,
-        ..
-    } = report.warm_up.as_ref()?;
+    let copy = report.warm_up.as_ref()?;
     Some(WarmUpStatus {
-        donor: donor.clone(),
-        stage: format!("{stage:?}"),
-        attempt: *attempt,
+        donor: copy.donor.clone(),
+        stage: format!("{:?}", copy.stage),
+        attempt: copy.attempt,
+        percent: percent(copy),
+        bytes_per_second: copy.bytes_per_second,
+        seconds_left: copy.seconds_left,
+        lag_bytes: copy.lag_bytes,
     })
+}
+
+/// How much of the first copy is there. An estimate may be too small; it is all
+/// there only once the next stage has begun.
+fn percent(copy: &WarmUpProgress) -> Option<u32> {
+    match copy.stage {
+        WarmUpStage::Connecting => None,
+        WarmUpStage::Copying => {
+            let total = copy.bytes_total.filter(|total| *total > 0)?;
+            let share = copy.bytes_done.saturating_mul(100) / total;
+            Some(u32::try_from(share).unwrap_or(99).min(99))
+        }
+        WarmUpStage::Following | WarmUpStage::Cutting => Some(100),
+    }
 }
 
 #[cfg(test)]
@@ -734,5 +774,54 @@ mod tests {
             (status.observed_generation, status.nodes.as_str()),
             (Some(2), "3/3")
         );
+    }
+
+    #[test]
+    fn a_warm_up_tells_how_far_it_is_and_how_long_it_takes() {
+        let copy = |stage: &str, done: u64, total: Option<u64>| -> WarmUpProgress {
+            serde_json::from_value(serde_json::json!({
+                "donor": "ring-b-0", "stage": stage, "startedAt": "2026-01-01T00:00:00Z",
+                "attempt": 1, "bytesDone": done, "bytesTotal": total,
+            }))
+            .expect("a progress")
+        };
+        for (stage, done, total, expected) in [
+            ("Connecting", 0, None, None),
+            ("Copying", 5, None, None),
+            ("Copying", 5, Some(20), Some(25)),
+            // The estimate was too small.
+            ("Copying", 30, Some(20), Some(99)),
+            ("Copying", 0, Some(0), None),
+            ("Following", 30, Some(20), Some(100)),
+        ] {
+            assert_eq!(
+                percent(&copy(stage, done, total)),
+                expected,
+                "{stage} {done}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_node_stands_with_the_node() {
+        let mut world = World::settled(3, 1);
+        world.blocked.push("ring-a-0".to_owned());
+        world.kill("ring-a-0");
+        world.mute.push("ring-b-0".to_owned());
+        world.tick();
+        let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-c-0") else {
+            panic!("it was heard");
+        };
+        let finding = serde_json::json!({
+            "reason": "StoreLoading", "message": "wait", "since": "2026-01-01T00:00:00Z"});
+        report.findings = vec![serde_json::from_value(finding).expect("a finding")];
+        let made = published(&mut world);
+        let of = |rack: usize| {
+            let findings = made.racks[rack].nodes[0].findings.iter();
+            findings.map(|f| f.reason.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(0), ["ImageNotPulled"]);
+        assert_eq!(of(1), ["NodeUnknown"]);
+        assert_eq!(of(2), ["StoreLoading"]);
     }
 }

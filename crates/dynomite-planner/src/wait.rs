@@ -90,6 +90,13 @@ pub enum Wait {
         /// From whom; empty when no donor has been found yet.
         donor: String,
     },
+    /// A node is to copy its data when fewer others do.
+    WarmUpQueued {
+        /// The node.
+        node: String,
+        /// How many may copy at once.
+        limit: usize,
+    },
     /// A node could not do what it should and tries again.
     NodeFailed {
         /// The node.
@@ -202,6 +209,7 @@ impl Wait {
             Self::Starting { .. } => "NodeStarting",
             Self::ServeGate { .. } => "ServeGate",
             Self::WarmingUp { .. } => "WarmingUp",
+            Self::WarmUpQueued { .. } => "WarmUpQueued",
             Self::NodeFailed { .. } => "NodeFailed",
             Self::NoProvenReplica { .. } => "NoProvenReplica",
             Self::MayNotLeave { refusal, .. } | Self::MayNotReplace { refusal, .. } => {
@@ -256,6 +264,9 @@ impl Wait {
                 format!("node {node} looks for a donor")
             }
             Self::WarmingUp { node, donor } => format!("node {node} copies its data from {donor}"),
+            Self::WarmUpQueued { node, limit } => format!(
+                "node {node} waits for its turn to copy its data: {limit} may at once (spec.warmUp.maxParallel)"
+            ),
             Self::NodeFailed { node, message } => format!("node {node} tries again: {message}"),
             Self::NoProvenReplica {
                 token,
@@ -311,6 +322,22 @@ impl Wait {
                 "nodes run as an earlier operator made them, with image {runs}. To let them restart one at a time as this one makes them: kubectl annotate dyn {cluster} --namespace {namespace} --overwrite {ANNOTATION_UPDATE_IMAGES}={image}"
             ),
             Self::PodsLeaving { pods } => format!("still leaving: {}", pods.join(", ")),
+        }
+    }
+
+    /// The node that something is wrong with, if it is about one. What only
+    /// takes its time is not wrong.
+    pub fn wrong_with(&self) -> Option<&str> {
+        match self {
+            Self::ReportUnknown { node, .. }
+            | Self::Blocked { node, .. }
+            | Self::NodeFailed { node, .. }
+            | Self::RestartRequired { node, .. }
+            | Self::MayNotReplace { node, .. }
+            | Self::Silent { node, .. }
+            | Self::Behind { node, .. }
+            | Self::CutOff { node, .. } => Some(node),
+            _ => None,
         }
     }
 

@@ -544,7 +544,9 @@ impl World {
             let donor = before.get(name).filter(|donor| donor.proof.is_some());
             donor.is_some_and(|donor| donor.desired.as_ref().is_some_and(|d| d.serve))
         };
-        let donor = desired.donors.iter().find(|donor| proven(&donor.name));
+        let waits = desired.copy_not_before.is_some_and(|turn| self.now < turn);
+        let mut donors = desired.donors.iter().filter(|_| !waits || life.warming);
+        let donor = donors.find(|donor| proven(&donor.name));
         let had = life.proof;
         match desired.grant {
             Some(Grant::AcceptLocal { pod_uid }) if pod_uid == uid => {

@@ -56,6 +56,7 @@ pub(crate) fn desired() -> NodeDesired {
         ],
         donors: vec![donor("ring-dc1-b-0")],
         grant: None,
+        copy_not_before: None,
         distrust: None,
         serve: true,
         consistency: Consistency::default(),

@@ -33,6 +33,10 @@ pub struct NodeDesired {
     /// From whom to copy, best first: nodes of the same token and datacenter.
     #[serde(default)]
     pub donors: Vec<Donor>,
+    /// Until when the node leaves it to others to copy: so many may at once. It
+    /// ends by itself, so that nobody waits for an operator that is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy_not_before: Option<jiff::Timestamp>,
     /// The permission to call the data proven without a donor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<Grant>,

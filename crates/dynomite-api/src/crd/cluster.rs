@@ -93,6 +93,9 @@ pub struct DynomiteClusterSpec {
     /// How health is checked.
     #[serde(default)]
     pub health: HealthSpec,
+    /// How nodes copy the data of their replicas.
+    #[serde(default)]
+    pub warm_up: WarmUpSpec,
     /// The DNS domain of the Kubernetes cluster.
     #[serde(default = "default_cluster_domain")]
     #[schemars(
@@ -298,6 +301,29 @@ pub struct HealthSpec {
     #[serde(default = "default_probe_period")]
     #[schemars(range(min = 1, max = 60))]
     pub probe_period_seconds: i32,
+}
+
+/// How nodes copy the data of their replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WarmUpSpec {
+    /// How many nodes of the datacenter may copy at once; the others wait for
+    /// their turn.
+    #[serde(default = "default_max_parallel")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 128").message("warmUp.maxParallel must be from 1 to 128: nodes without proven data serve nobody until they have copied it, so at least one must be allowed to"))]
+    pub max_parallel: u32,
+}
+
+fn default_max_parallel() -> u32 {
+    4
+}
+
+impl Default for WarmUpSpec {
+    fn default() -> Self {
+        Self {
+            max_parallel: default_max_parallel(),
+        }
+    }
 }
 
 fn default_datacenter() -> String {

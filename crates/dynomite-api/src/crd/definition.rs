@@ -53,7 +53,7 @@ fn plain(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     // Kubernetes knows no unsigned formats and warns of them at every apply;
     // the bounds say the same.
-    if schema.format.as_deref() == Some("uint32") {
+    if matches!(schema.format.as_deref(), Some("uint32" | "uint64")) {
         schema.format = Some("int64".into());
     }
     for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {

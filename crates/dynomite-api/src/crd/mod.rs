@@ -11,13 +11,13 @@ mod volume;
 
 pub use cluster::{
     ConsistencySpec, DynomiteCluster, DynomiteClusterSpec, EngineSpec, HealthSpec, PodSpec,
-    RackSpec, RemoteDatacenter, StoreSpec,
+    RackSpec, RemoteDatacenter, StoreSpec, WarmUpSpec,
 };
 pub use condition::{ConditionType, condition, set_condition};
 pub use definition::definition;
 pub use status::{
-    ClusterPhase, DynomiteClusterStatus, NodeStatus, PlanStatus, RackStatus, TokenStatus,
-    WarmUpStatus,
+    ClusterPhase, DynomiteClusterStatus, FindingStatus, NodeStatus, PlanStatus, RackStatus,
+    TokenStatus, WarmUpStatus,
 };
 pub use volume::{Retention, StorageMedium, StorageSpec};
 

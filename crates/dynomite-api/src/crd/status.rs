@@ -120,6 +120,23 @@ pub struct NodeStatus {
     /// The warm-up that is going on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<WarmUpStatus>,
+    /// What is wrong with it, and what is done or can be done about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["reason"]))]
+    pub findings: Vec<FindingStatus>,
+}
+
+/// Something that is wrong with a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FindingStatus {
+    /// One word for it, `CamelCase`.
+    pub reason: String,
+    /// The same for people, with what they can do.
+    pub message: String,
+    /// Since when, where the node knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
 }
 
 /// A warm-up that is going on.
@@ -132,6 +149,19 @@ pub struct WarmUpStatus {
     pub stage: String,
     /// Which attempt, from 1.
     pub attempt: u32,
+    /// How much of the first copy has arrived, of a hundred; an estimate where
+    /// the donor does not know the size of what it sends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u32>,
+    /// How fast it comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
+    /// How long the rest takes at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
+    /// What has been written since and is still to come, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<u64>,
 }
 
 /// One token and its replicas.

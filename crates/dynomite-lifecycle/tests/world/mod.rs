@@ -146,6 +146,7 @@ pub fn desired() -> NodeDesired {
         ],
         donors: vec![donor("b"), donor("c")],
         grant: None,
+        copy_not_before: None,
         distrust: None,
         serve: true,
         consistency: Consistency::default(),

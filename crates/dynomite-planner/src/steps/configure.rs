@@ -2,7 +2,7 @@
 
 use dynomite_api::contract::{NodeDesired, NodeIdentity, NodeReport, PORT_PEER, Peer};
 
-use super::donors::donors;
+use super::donors::{donors, turn};
 use super::{Pass, Step, grant, renew};
 use crate::plan::Action;
 use crate::ring::Node;
@@ -72,6 +72,7 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         },
         peers: peers(pass, node),
         donors: donors(pass.ring, node),
+        copy_not_before: turn(pass, node),
         grant: grant(pass, node),
         distrust: renew::distrust(pass, node, report),
         // Opened for all at once, and only once it stands in the token record.

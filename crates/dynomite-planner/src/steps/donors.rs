@@ -2,9 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use dynomite_api::contract::{Donor, PORT_SECURE};
+use dynomite_api::contract::{Donor, NodePhase, PORT_SECURE};
+use jiff::Timestamp;
 
+use super::Pass;
 use crate::ring::{Node, Ring};
+
+/// For how long at least a node keeps to its turn without a word, seconds; up to
+/// twice as long, since all nodes are told the same moment for one such while.
+const TURN_SECONDS: i64 = 600;
 
 /// The nodes of the same token in other racks, best first: those that serve
 /// with proven data, then the others that were heard, then the unknown.
@@ -47,6 +53,48 @@ pub(super) fn donors(ring: &Ring<'_>, node: &Node<'_>) -> Vec<Donor> {
     }
     let ranked = ranked(&replicas, ring, node, &giving);
     ranked.into_iter().map(donor).collect()
+}
+
+/// When a node may copy that has to leave it to others now: as many copy as may
+/// at once. The moment lies ahead, and is moved on while others copy.
+pub(super) fn turn(pass: &Pass<'_>, node: &Node<'_>) -> Option<Timestamp> {
+    if !waits_for_turn(pass, node) {
+        return None;
+    }
+    let window = pass.now.as_second().div_euclid(TURN_SECONDS) + 2;
+    Timestamp::from_second(window * TURN_SECONDS).ok()
+}
+
+/// Whether it is not a node's turn: nodes that copy already go on, then those
+/// come whose token has fewest ready nodes, then those that have not failed, in
+/// the order of racks and numbers. Nodes that nobody can ask count for nothing:
+/// they would block the others for as long as they are away.
+pub(super) fn waits_for_turn(pass: &Pass<'_>, node: &Node<'_>) -> bool {
+    let ring = pass.ring;
+    if ring.served_since.is_none() || !is_to_copy(ring, node) {
+        return false;
+    }
+    let rank = |node: &Node<'_>| {
+        let report = node.report.as_ref();
+        let failed = report.is_ok_and(|r| r.phase == NodePhase::Failed);
+        let ready = ring.replicas(node.token).filter(|r| r.ready()).count();
+        (failed, ready, node.rack.name.clone(), node.ordinal)
+    };
+    let own = rank(node);
+    let running = ring.nodes.iter().filter(|other| other.warming_up()).count();
+    let earlier = ring
+        .nodes
+        .iter()
+        .filter(|other| is_to_copy(ring, other) && rank(other) < own)
+        .count();
+    running + earlier >= pass.cluster.max_parallel
+}
+
+/// Whether a node could begin to copy: it runs, has no proven data, and there is a donor.
+fn is_to_copy(ring: &Ring<'_>, node: &Node<'_>) -> bool {
+    let unproven = node.report.is_ok() && !node.may_be_proven();
+    let starts = unproven && !node.warming_up() && !node.terminating();
+    starts && ring.replicas(node.token).any(Node::proven)
 }
 
 /// Whether a node needs no donor, for all that is known.
@@ -167,5 +215,54 @@ mod tests {
         assert_eq!(firsts, ["ring-d-0", "ring-e-0", "ring-d-0"]);
         // Whoever has its data goes by its rack alone, so that its document stays as it is.
         assert_eq!(donors_of(&world, "ring-d-0")[0], "ring-e-0");
+    }
+
+    #[test]
+    fn so_many_copy_at_once_and_the_others_wait_in_words() {
+        let mut world = World::new(resource(3, 4));
+        world.resource.spec.warm_up.max_parallel = 2;
+        world.settle();
+        for ordinal in 0..4 {
+            world.kill(&format!("ring-b-{ordinal}"));
+        }
+        let mut most = 0;
+        let mut queued = false;
+        for _ in 0..20 {
+            world.pass();
+            most = most.max(world.lives.values().filter(|life| life.warming).count());
+            queued |= world.reasons().contains(&"WarmUpQueued");
+        }
+        assert_eq!((most, queued), (2, true));
+        world.settle();
+        let held = |life: &crate::world::Life| {
+            let desired = life.desired.as_ref();
+            desired.is_some_and(|d| d.copy_not_before.is_some())
+        };
+        assert!(!world.lives.values().any(held));
+    }
+
+    #[test]
+    fn a_turn_comes_without_the_operator() {
+        let mut world = World::new(resource(3, 2));
+        world.resource.spec.warm_up.max_parallel = 1;
+        world.settle();
+        for name in ["ring-b-0", "ring-b-1"] {
+            world.kill(name);
+        }
+        world.pass();
+        world.pass();
+        let waits = &world.lives["ring-b-1"];
+        let desired = waits.desired.as_ref().expect("it has one");
+        let turn = desired.copy_not_before.expect("it waits");
+        let ahead = turn.duration_since(world.now).as_secs();
+        assert!(
+            (TURN_SECONDS - 60..=2 * TURN_SECONDS).contains(&ahead),
+            "{ahead}"
+        );
+        assert!(!desired.donors.is_empty());
+        world.now = turn;
+        world.tick();
+        world.tick();
+        assert!(world.lives["ring-b-1"].proof.is_some());
     }
 }

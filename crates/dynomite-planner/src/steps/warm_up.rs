@@ -8,6 +8,7 @@
 use dynomite_api::annotations::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_SERVED_SINCE};
 use dynomite_api::contract::{Awaiting, Grant, NodePhase};
 
+use super::donors::waits_for_turn;
 use super::{Pass, Step, gate};
 use crate::ring::{Node, Ring};
 use crate::wait::Wait;
@@ -108,6 +109,10 @@ fn progress(pass: &Pass<'_>, node: &Node<'_>, step: &mut Step) {
             message: report.message.clone(),
         }),
         _ if pass.ring.served_since.is_none() && node.poised() => {}
+        _ if waits_for_turn(pass, node) => step.wait(Wait::WarmUpQueued {
+            node: name,
+            limit: pass.cluster.max_parallel,
+        }),
         _ => step.wait(Wait::Starting {
             node: name,
             message: node.lacks(),
