@@ -198,11 +198,11 @@ fn sealed_bytes_are_as_documented() {
     let object = pack(Compression::None, true, b"hello", 5);
     assert_eq!(object[..8], *b"DYNSNAP\x01");
     assert_eq!(object[8..40], [9; 32]);
-    let sealed: String = object[40..]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    assert_eq!(sealed, "a8eb47c14270c07ca1e37e44317029de89adac3a98");
+    let sealed = [
+        0xa8, 0xeb, 0x47, 0xc1, 0x42, 0x70, 0xc0, 0x7c, 0xa1, 0xe3, 0x7e, 0x44, 0x31, 0x70, 0x29,
+        0xde, 0x89, 0xad, 0xac, 0x3a, 0x98,
+    ];
+    assert_eq!(object[40..], sealed);
 }
 
 proptest! {
