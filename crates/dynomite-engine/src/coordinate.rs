@@ -490,13 +490,13 @@ impl Engine {
         if let Some(tag) = write.tag {
             self.numbers.lost(tag);
         }
-        self.tell_refused(now, write);
+        self.tell_refused(now, write, error_text::STATE);
     }
 
     /// Tells whoever waits for a held write that it is not executed here.
-    pub(crate) fn tell_refused(&mut self, now: Now, write: &HeldWrite) {
+    pub(crate) fn tell_refused(&mut self, now: Now, write: &HeldWrite, text: &'static [u8]) {
         if let Purpose::Leg(leg) = write.purpose {
-            self.vote(now, leg, Vote::Gone(error_text::reply(error_text::STATE)));
+            self.vote(now, leg, Vote::Gone(error_text::reply(text)));
         }
     }
 
@@ -539,7 +539,7 @@ impl Engine {
 
     /// Whether an answer shows that the peer serves.
     pub(crate) fn note_health(&mut self, id: LinkId, message: &InFlight, answer: &Bytes) {
-        let refusal = error_text::is_refusal(answer);
+        let refusal = error_text::is_refusal(answer) && answer != error_text::PAST;
         let Some(link) = self.link_mut(id).filter(|link| link.peer.is_some()) else {
             return;
         };

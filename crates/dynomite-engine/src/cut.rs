@@ -20,11 +20,13 @@ use dynomite_protocol::resp::reply;
 use crate::command::Access;
 use crate::coordinate::Message;
 use crate::engine::Engine;
+use crate::error_text;
 use crate::limits::MAX_CUTS;
 use crate::link::{InFlight, Link, Purpose, Speaks};
 use crate::now::Now;
 use crate::numbers::{Capture, Tag};
 use crate::output::{LinkId, Output};
+use crate::protection::Protection;
 use crate::run_state::RunState;
 
 /// Replication id, offset and keys are of one instant only in one answer, and stores before
@@ -184,7 +186,12 @@ impl Engine {
     /// follow it in the queue, so it is not in them either.
     pub(crate) fn note_lost(&mut self, link: LinkId, message: &InFlight) {
         if let Some(tag) = message.tag.filter(|_| link == LinkId::STORE) {
-            self.numbers.lost(tag);
+            if self.protects_by(Protection::LostWrites) {
+                self.numbers.lost(tag);
+            }
+            if !self.protects_by(Protection::LossesInCuts) {
+                return;
+            }
             let name = self.numbers.name(tag.source);
             for (_, received) in &mut self.cuts.pending {
                 received.source_mut(name).lost(tag.number);
@@ -222,6 +229,9 @@ impl Engine {
             Capture::On => {}
         }
         self.check_counted().map_err(NotCaptured::NotCounted)?;
+        if !self.protects_by(Protection::Coverage) {
+            return Ok(());
+        }
         donor
             .is_followed_by(&self.numbers.captured_from())
             .map_err(NotCaptured::NotCovered)
@@ -233,7 +243,8 @@ impl Engine {
         self.check_capture(donor)?;
         let seen = self.numbers.adopt(now.since_start, donor);
         let numbers = &self.numbers;
-        let past = |tag: Tag| donor.is_past(numbers.name(tag.source), tag.number);
+        let filters = self.protects_by(Protection::CopiedNumbers);
+        let past = |tag: Tag| filters && donor.is_past(numbers.name(tag.source), tag.number);
         let dropped = self.held.take_unless(|write| !write.tag.is_some_and(past));
         for tag in self.held.iter().filter_map(|write| write.tag) {
             self.numbers.arrived(tag);
@@ -246,7 +257,7 @@ impl Engine {
             dropped: dropped.len(),
         };
         for write in &dropped {
-            self.tell_refused(now, write);
+            self.tell_refused(now, write, error_text::PAST);
         }
         self.numbers.end_capture();
         tracing::info!(?committed, "the copy is taken over");

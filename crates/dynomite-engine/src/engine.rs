@@ -151,6 +151,8 @@ pub struct Engine {
     pub(crate) latency: Histogram,
     pub(crate) payload: Histogram,
     pub(crate) draining: bool,
+    #[cfg(test)]
+    pub(crate) without: Option<crate::protection::Protection>,
 }
 
 impl Engine {
@@ -197,6 +199,8 @@ impl Engine {
             latency: Histogram::default(),
             payload: Histogram::default(),
             draining: false,
+            #[cfg(test)]
+            without: None,
             settings,
         };
         if let Some(seeds) = seeds {

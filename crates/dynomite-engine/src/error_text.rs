@@ -4,6 +4,10 @@ use bytes::Bytes;
 
 /// The node's run state keeps the request from its store.
 pub const STATE: &[u8] = b"-ERR Dynomite: Dynomite's current state does not allow this request\r\n";
+/// A numbered write that is in the node's copy already, or was given up before it came. Whoever
+/// sent it has nothing to count; only our engines are told this.
+pub const PAST: &[u8] =
+    b"-ERR Dynomite: Dynomite's current state has this write already, or has given it up\r\n";
 /// Too few racks answered, or their answers differ.
 pub const NO_QUORUM: &[u8] = b"-ERR Dynomite: Failed to achieve Quorum\r\n";
 /// There is no connection to the peer.
@@ -49,7 +53,7 @@ pub fn is_refusal(reply: &[u8]) -> bool {
 
 /// Whether a reply to a write says that the write is not on that node though it should be.
 pub fn is_missed_write(reply: &[u8]) -> bool {
-    is_refusal(reply)
+    (is_refusal(reply) && reply != PAST)
         || (reply.first() == Some(&b'-') && NOT_WRITTEN.iter().any(|text| reply.starts_with(text)))
 }
 

@@ -37,6 +37,7 @@ mod numbers;
 mod output;
 mod own;
 mod plan;
+mod protection;
 mod resp3;
 mod rewrite;
 mod run_state;

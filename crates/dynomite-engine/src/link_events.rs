@@ -14,6 +14,7 @@ use crate::limits::{PROBE_INTERVAL, SILENCE_MIN, SUSPECT_AFTER_MAX, SUSPECT_AFTE
 use crate::link::{Answer, Heard, InFlight, Link, Purpose, State};
 use crate::now::Now;
 use crate::output::{Attempt, Conn, LinkId, Output};
+use crate::protection::Protection;
 use crate::verdict::Vote;
 
 /// The question how a peer is: answered like any read of its own store, so the answer tells its
@@ -211,7 +212,7 @@ impl Engine {
             && let Some(token) = self.token_of(id)
         {
             let given = self.numbers.given(token);
-            if given > told {
+            if given > told && self.protects_by(Protection::Given) {
                 self.tell(id, dnode::Tag::Given(given), given);
             }
         }

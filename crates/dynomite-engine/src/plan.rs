@@ -12,6 +12,7 @@ use crate::job::{Merge, Numbering, Part};
 use crate::now::Now;
 use crate::numbers::Tag;
 use crate::output::{LinkId, SessionId};
+use crate::protection::Protection;
 use crate::rewrite;
 use crate::session::Role;
 use crate::verdict::{Question, Rule};
@@ -155,9 +156,9 @@ impl Engine {
         let Some(tag) = tag else {
             return order_for_peer(request).into();
         };
-        if self.numbers.is_late(tag) {
+        if self.numbers.is_late(tag) && self.protects_by(Protection::LateNumbers) {
             self.counters.late_writes += 1;
-            return Plan::Answer(error_text::reply(error_text::STATE));
+            return Plan::Answer(error_text::reply(error_text::PAST));
         }
         match order_for_peer(request) {
             Ok(mut order) => {

@@ -1,7 +1,9 @@
 //! Rings of several engines in memory, with stores that know a few commands.
 
 mod chaos;
+mod cut;
 mod failover;
+mod numbers;
 mod quorum;
 mod replication;
 mod sessions;
