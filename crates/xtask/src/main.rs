@@ -1,5 +1,6 @@
 //! The command line of all automation: clusters, images, generated files, checks, tests, the demo.
 
+mod bench;
 mod cluster;
 mod crds;
 mod demo;
@@ -37,6 +38,9 @@ enum Command {
     Tidy,
     /// Runs every check and test suite that this machine can.
     Test(suite::Arguments),
+    /// Measures, side by side with what it is compared to, and writes docs/performance.md.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Harms a ring at random under a recorded load, and judges what became of the data.
     Chaos(suite::Chaos),
     /// From nothing to a three-zone ring that serves, with a proof that it does.
@@ -62,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Manifests => manifests::run(),
         Command::Tidy => tidy::run(),
         Command::Test(arguments) => suite::run(&arguments),
+        Command::Bench(command) => bench::run(&command),
         Command::Chaos(arguments) => suite::chaos(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
     }

@@ -1,6 +1,7 @@
 //! Clients inside the cluster's network: programs of this package, run where Services have addresses.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,16 +37,21 @@ pub struct Load {
 }
 
 fn program(name: &str, args: &[String]) -> Result<Command> {
-    // Cargo puts test programs into `deps/` beside the package's own programs.
-    let test = std::env::current_exe()?;
-    let load = test
-        .ancestors()
-        .nth(2)
-        .context("a test program lies in a target folder")?
-        .join(name);
+    let load = sibling(name)?;
     let mut command = Command::new(variable("DYNOMITE_E2E_XTASK")?);
     command.args(["cluster", "exec", "--"]).arg(load).args(args);
     Ok(command)
+}
+
+/// Another program of this build. Cargo puts test programs into `deps/` beside
+/// the package's own programs.
+pub fn sibling(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folders = own.ancestors().skip(1).take(2);
+    let mut found = folders.map(|folder| folder.join(name));
+    found
+        .find(|path| path.is_file())
+        .with_context(|| format!("{name} is not built: run this by `cargo xtask`"))
 }
 
 impl Load {

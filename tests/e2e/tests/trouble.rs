@@ -1,11 +1,11 @@
 //! An operator that is killed after each of its writes, and one whose requests fail: the ring ends as it should.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::cluster::variable;
+use dynomite_e2e::load::sibling;
 use dynomite_e2e::trouble::Trouble;
 use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
 use serde_json::{Value, json};
@@ -34,9 +34,7 @@ fn troubled_operator(cluster: &Cluster, namespace: &str, kind: &str) -> Result<L
         address.context("the API server has an address")?,
         port.context("the API server has a port")?
     );
-    let test = std::env::current_exe()?;
-    let programs = test.ancestors().nth(2).context("a target folder")?;
-    let operator: PathBuf = programs.join("dynomite-operator");
+    let operator = sibling("dynomite-operator")?;
     let kubeconfig = cluster.kubeconfig().display().to_string();
     Load::start_program(
         "troubled-operator",

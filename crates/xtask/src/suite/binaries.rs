@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::tally::Tally;
@@ -60,6 +60,27 @@ struct Target {
 #[derive(Deserialize)]
 struct Profile {
     test: bool,
+}
+
+/// Builds the programs of the end-to-end package and finds one of them.
+pub(crate) fn build_program(name: &str, stage: &Stage) -> Result<PathBuf> {
+    let said = process::run(
+        process::cargo()
+            .args(["build", "-p", CLUSTER_PACKAGE, "--bins"])
+            .args(["--message-format", "json-render-diagnostics"])
+            .args(FEATURES),
+        stage,
+    )?;
+    said.lines()
+        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
+        .find(|message| {
+            message
+                .target
+                .as_ref()
+                .is_some_and(|target| target.name == name)
+        })
+        .and_then(|message| message.executable)
+        .with_context(|| format!("{CLUSTER_PACKAGE} has no program {name}"))
 }
 
 /// Builds the test programs of all packages.

@@ -83,6 +83,36 @@ pub(crate) fn chaos(chaos: &Chaos) -> Result<()> {
     })
 }
 
+/// Runs a program of the end-to-end package on a cluster with the images of this
+/// checkout, and gives back what it prints.
+pub(crate) fn program(options: &cluster::Options, name: &str, args: &[String]) -> Result<String> {
+    let arguments = Arguments {
+        parts: Vec::new(),
+        filter: None,
+        long: false,
+        engine: None,
+        chaos: None,
+        cluster: options.clone(),
+    };
+    let mut stages = Stages::new();
+    image::build(&image::Arguments::default(), &mut stages)?;
+    let program = stages.run(&format!("build {name}"), |stage| {
+        binaries::build_program(name, stage)
+    })?;
+    let found = cluster::find(options).is_ok();
+    let cluster = cluster::ensure_up(options, &mut stages)?;
+    cluster::load(&cluster, &image::built(), &mut stages)?;
+    let environment = environment(&arguments, &cluster, &mut stages)?;
+    let printed = stages.run(name, |stage| {
+        let mut command = Command::new(&program);
+        process::run(command.args(args).envs(environment), stage)
+    });
+    if !found {
+        stages.run("cluster down", |stage| down(options, stage))?;
+    }
+    printed
+}
+
 /// Runs the parts, prints times and counts, fails if anything did.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut run = Run {

@@ -37,6 +37,9 @@ enum Command {
         target: String,
         #[arg(long)]
         keys: u64,
+        /// Bytes of each value, at least; `verify` knows the shortest only.
+        #[arg(long, default_value_t = 0)]
+        bytes: usize,
     },
     /// Reads the keys of `fill` through one target.
     Verify {
@@ -90,7 +93,11 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     println!("started");
     let tally = match arguments.command {
-        Command::Fill { target, keys } => fill(&target, keys)?,
+        Command::Fill {
+            target,
+            keys,
+            bytes,
+        } => fill(&target, keys, bytes)?,
         Command::Verify { target, keys } => verify(&target, keys)?,
         Command::Hammer {
             targets,
@@ -132,13 +139,15 @@ fn batches(keys: u64) -> impl Iterator<Item = std::ops::Range<u64>> {
     (0..keys.div_ceil(BATCH)).map(move |batch| batch * BATCH..((batch + 1) * BATCH).min(keys))
 }
 
-fn fill(target: &str, keys: u64) -> Result<Tally> {
+fn fill(target: &str, keys: u64, bytes: usize) -> Result<Tally> {
     let mut connection = connect(target)?;
     let mut tally = Tally::default();
     for batch in batches(keys) {
         let mut pipe = redis::pipe();
         for index in batch {
-            pipe.cmd("SET").arg(key(index)).arg(value(index));
+            pipe.cmd("SET")
+                .arg(key(index))
+                .arg(format!("{:bytes$}", value(index)));
         }
         let answers: Vec<String> = pipe.query(&mut connection)?;
         tally.acknowledged += answers.iter().filter(|answer| *answer == "OK").count() as u64;
