@@ -8,6 +8,7 @@ use super::*;
 use crate::rdb::{Checksum, Summary, Verifier};
 
 const REDIS_7: &[u8] = include_bytes!("../../fixtures/redis-7.0.rdb");
+const REDIS_6: &[u8] = include_bytes!("../../fixtures/redis-6.2.rdb");
 const VALKEY_9: &[u8] = include_bytes!("../../fixtures/valkey-9.1.rdb");
 
 fn now() -> Timestamp {
@@ -66,7 +67,7 @@ fn entries(bytes: &[u8]) -> BTreeMap<(u32, Vec<u8>), Vec<u8>> {
 
 #[test]
 fn a_ring_of_any_size_gets_every_key_once_and_unchanged() {
-    for bytes in [REDIS_7, VALKEY_9] {
+    for bytes in [REDIS_6, REDIS_7, VALKEY_9] {
         for nodes in [1, 2, 3, 7] {
             let tokens = ring(nodes);
             let mut found = BTreeMap::new();

@@ -1,12 +1,15 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
 
+const REDIS_6: &[u8] = include_bytes!("../../fixtures/redis-6.2.rdb");
 const REDIS_7: &[u8] = include_bytes!("../../fixtures/redis-7.0.rdb");
+const REDIS_8: &[u8] = include_bytes!("../../fixtures/redis-8.2.rdb");
 const VALKEY_9: &[u8] = include_bytes!("../../fixtures/valkey-9.1.rdb");
+const REAL: [&[u8]; 4] = [REDIS_6, REDIS_7, REDIS_8, VALKEY_9];
 
 /// A second after the last expiry in the fixtures.
 fn late() -> Timestamp {
@@ -62,9 +65,11 @@ fn keys(bytes: &[u8]) -> Vec<(Key, u64)> {
 
 #[test]
 fn files_of_real_stores_are_read_whole() {
-    for (bytes, version, store, hashes) in [
-        (REDIS_7, Version::Redis(10), "7.0.15", 2),
-        (VALKEY_9, Version::Valkey(80), "9.1.2", 4),
+    for (bytes, version, store, functions, hashes) in [
+        (REDIS_6, Version::Redis(9), "6.2.5", 0, 2),
+        (REDIS_7, Version::Redis(10), "7.0.15", 1, 2),
+        (REDIS_8, Version::Redis(12), "8.2.3", 1, 4),
+        (VALKEY_9, Version::Valkey(80), "9.1.2", 1, 4),
     ] {
         let summary = verify(bytes).expect("a real file");
         assert_eq!(summary.version, version);
@@ -72,7 +77,7 @@ fn files_of_real_stores_are_read_whole() {
         assert_eq!(summary.checksum, Checksum::Right);
         assert_eq!(summary.store_version(), Some(store));
         assert_eq!(summary.aux["redis-bits"], "64");
-        assert_eq!(summary.functions, 1);
+        assert_eq!(summary.functions, functions);
         let expected = [
             (Kind::String, 14),
             (Kind::List, 3),
@@ -85,6 +90,19 @@ fn files_of_real_stores_are_read_whole() {
         assert_eq!(summary.databases[&3].total(), 1);
         let counts = summary.counts();
         assert_eq!((counts.expiring, counts.expired), (4, 4));
+    }
+}
+
+#[test]
+fn files_of_real_stores_have_the_encodings_of_their_time() {
+    for (bytes, expected) in [
+        (REDIS_6, vec![0, 2, 4, 5, 11, 12, 13, 14, 15]),
+        (REDIS_7, vec![0, 2, 4, 5, 11, 16, 17, 18, 19]),
+        (REDIS_8, vec![0, 2, 4, 5, 11, 16, 17, 18, 20, 21, 24, 25]),
+        (VALKEY_9, vec![0, 2, 4, 5, 11, 16, 17, 18, 20, 21, 22]),
+    ] {
+        let found: BTreeSet<u8> = keys(bytes).iter().map(|(key, _)| key.encoding).collect();
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), expected);
     }
 }
 
@@ -115,7 +133,7 @@ fn keys_come_with_name_expiry_and_place() {
 
 #[test]
 fn every_split_gives_the_same() {
-    for bytes in [REDIS_7, VALKEY_9] {
+    for bytes in REAL {
         let whole = verify(bytes).expect("a real file");
         // Pieces of one byte split everywhere at once; the others leave longer stretches between.
         for piece in 1..40 {
@@ -131,13 +149,16 @@ fn every_split_gives_the_same() {
 
 #[test]
 fn every_truncation_and_every_changed_byte_is_refused() {
-    for bytes in [REDIS_7, VALKEY_9] {
+    for bytes in REAL {
+        // One reader sees every truncation on its way.
+        let mut reader = Reader::new();
         for at in 0..bytes.len() {
-            // What one reader refuses, it refuses before it is asked for the end.
-            let mut reader = Reader::new();
-            assert_eq!(read(&mut reader, &bytes[..at]), Ok(()), "cut at {at}");
             let fault = reader.finish().expect_err("no end").fault;
             assert_eq!(fault, Fault::Truncated, "cut at {at}");
+            assert_eq!(read(&mut reader, &bytes[at..=at]), Ok(()), "{at}");
+        }
+        assert_eq!(reader.finish(), Ok(()));
+        for at in 0..bytes.len() {
             let mut changed = bytes.to_vec();
             changed[at] ^= 1 << (at % 8);
             let mut reader = Reader::new();
@@ -280,8 +301,9 @@ proptest! {
     fn changed_files_without_checksum_never_break_the_reader(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
         piece in 1_usize..400,
+        file in 0..REAL.len(),
     ) {
-        let mut bytes = VALKEY_9.to_vec();
+        let mut bytes = REAL[file].to_vec();
         let end = bytes.len() - 8;
         bytes[end..].fill(0);
         for (at, value) in changes {
