@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use kube_runtime::events::{Event, EventType};
@@ -353,6 +353,19 @@ async fn one_by_one(
                 };
                 let pods = &ctx.world.pods;
                 delete::<Pod>(ctx, namespace, name, at_once, Some(pods)).await
+            }
+            Action::Orphan { name, uid } => {
+                let seen = Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: None,
+                };
+                let alone = DeleteParams {
+                    propagation_policy: Some(PropagationPolicy::Orphan),
+                    preconditions: Some(seen),
+                    ..DeleteParams::default()
+                };
+                let sets = &ctx.world.stateful_sets;
+                delete::<StatefulSet>(ctx, namespace, name, alone, Some(sets)).await
             }
             Action::Resize {
                 pod,

@@ -23,6 +23,13 @@ pub fn describe(error: &kube::Error) -> Described {
             "NamespaceTerminating".to_owned(),
             "the namespace is being deleted".to_owned(),
         ),
+        kube::Error::Api(status) if status.code == 403 && is_growth(&status.message) => (
+            "VolumeCannotGrow".to_owned(),
+            format!(
+                "{}: set allowVolumeExpansion on the StorageClass, if its provisioner can",
+                status.message
+            ),
+        ),
         kube::Error::Api(status) if status.code == 403 => (
             "Forbidden".to_owned(),
             format!(
@@ -47,6 +54,11 @@ pub fn describe(error: &kube::Error) -> Described {
         ),
     };
     Described { reason, message }
+}
+
+/// Whether the API server speaks of a volume whose class does not let it grow.
+fn is_growth(message: &str) -> bool {
+    message.contains("must support resize")
 }
 
 /// Whether somebody else wrote first, or the object is another one by now.

@@ -112,6 +112,14 @@ pub enum Action {
         /// The UID it was seen with.
         uid: String,
     },
+    /// Delete a `StatefulSet` and leave its pods running without an owner: what of
+    /// it cannot be changed is made anew, and the pods are adopted.
+    Orphan {
+        /// Its name.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
+    },
     /// `PUT` a desired document to a node's sidecar.
     Assign {
         /// The node, which is its pod.
@@ -157,6 +165,7 @@ impl Action {
             Self::Delete { kind, name, .. } => format!("{} {name}", kind.name()),
             Self::DeleteAtOnce { name, .. } => format!("{} {name}", Kind::Pod.name()),
             Self::Assign { node, .. } => format!("node {node}"),
+            Self::Orphan { name, .. } => format!("{} {name}", Kind::StatefulSet.name()),
             Self::Resize { pod, .. } => format!("Pod {pod}"),
             Self::IssueCertificates(what) => format!("Secret {}", what.node_secret),
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),

@@ -545,6 +545,7 @@ fn verb(action: &Action) -> Option<&'static str> {
     match action {
         Action::Apply(_) => Some("Apply"),
         Action::Delete { .. } | Action::DeleteAtOnce { .. } => Some("Delete"),
+        Action::Orphan { .. } => Some("Recreate"),
         Action::Resize { .. } => Some("Resize"),
         Action::IssueCertificates(_) => Some("IssueCertificates"),
         Action::SetFinalizer { .. } => Some("SetFinalizer"),

@@ -175,6 +175,17 @@ pub enum Wait {
         /// How far it is.
         message: String,
     },
+    /// A volume was told to grow and has not yet.
+    VolumeGrowing {
+        /// Its claim.
+        claim: String,
+        /// The size it has.
+        from: String,
+        /// The size it is to have.
+        to: String,
+        /// What Kubernetes says of it; empty when nothing.
+        message: String,
+    },
     /// Pods are made as an earlier operator made them, until a person approves.
     UpgradeAwaitsApproval {
         /// The cluster's namespace.
@@ -221,6 +232,7 @@ impl Wait {
             Self::RevisionPending { .. } => "RevisionPending",
             Self::RestartRequired { .. } => "RestartRequired",
             Self::Resizing { .. } => "Resizing",
+            Self::VolumeGrowing { .. } => "VolumeGrowing",
             Self::UpgradeAwaitsApproval { .. } => "UpgradeAwaitsApproval",
             Self::PodsLeaving { .. } => "PodsLeaving",
         }
@@ -313,6 +325,19 @@ impl Wait {
                 settings.join(", ")
             ),
             Self::Resizing { message, .. } => message.clone(),
+            Self::VolumeGrowing {
+                claim,
+                from,
+                to,
+                message,
+            } => {
+                let said = if message.is_empty() {
+                    "Kubernetes has not said how far it is"
+                } else {
+                    message
+                };
+                format!("volume claim {claim} grows from {from} to {to}: {said}")
+            }
             Self::UpgradeAwaitsApproval {
                 namespace,
                 cluster,
@@ -364,7 +389,10 @@ impl Wait {
     pub fn informs(&self) -> bool {
         matches!(
             self,
-            Self::RestartRequired { .. } | Self::UpgradeAwaitsApproval { .. } | Self::CutOff { .. }
+            Self::RestartRequired { .. }
+                | Self::UpgradeAwaitsApproval { .. }
+                | Self::VolumeGrowing { .. }
+                | Self::CutOff { .. }
         )
     }
 }

@@ -267,6 +267,7 @@ impl World {
                 let finalizer = dynomite_api::annotations::FINALIZER.to_owned();
                 self.resource.metadata.finalizers = present.then(|| vec![finalizer]);
             }
+            Action::Orphan { name, uid } => self.orphan(name, uid),
             Action::Resize {
                 pod,
                 uid,
@@ -321,6 +322,20 @@ impl World {
                 new.metadata.generation = Some(generation);
                 new.status = old.and_then(|s| s.status.clone());
                 o.stateful_sets.insert(name, new);
+            }
+        }
+    }
+
+    /// A `StatefulSet` goes and its pods stay, owned by nobody.
+    fn orphan(&mut self, name: &str, uid: &str) {
+        let set = self.observed.stateful_sets.get(name);
+        if set.is_none_or(|set| set.metadata.uid.as_deref() != Some(uid)) {
+            return;
+        }
+        self.observed.stateful_sets.remove(name);
+        for pod in self.observed.pods.values_mut() {
+            if crate::ring::owned_by(&pod.metadata, uid) {
+                pod.metadata.owner_references = None;
             }
         }
     }
@@ -461,7 +476,12 @@ impl World {
             for template in spec.volume_claim_templates.iter().flatten() {
                 self.claim(&pod, template);
             }
-            if !self.observed.pods.contains_key(&pod) {
+            if let Some(orphan) = self.observed.pods.get_mut(&pod) {
+                orphan
+                    .metadata
+                    .owner_references
+                    .get_or_insert_with(|| vec![controller_of(&set)]);
+            } else {
                 let made = self.pod(&pod, &set, &revision);
                 self.observed.pods.insert(pod, made);
             }
@@ -498,11 +518,7 @@ impl World {
         metadata.name = Some(name.to_owned());
         metadata.uid = Some(self.fresh("pod"));
         metadata.resource_version = Some("1".to_owned());
-        metadata.owner_references = Some(vec![OwnerReference {
-            uid: set.metadata.uid.clone().unwrap_or_default(),
-            controller: Some(true),
-            ..OwnerReference::default()
-        }]);
+        metadata.owner_references = Some(vec![controller_of(set)]);
         let label = ("controller-revision-hash".to_owned(), revision.to_owned());
         metadata.labels.get_or_insert_default().extend([label]);
         let mut status = PodStatus {
@@ -635,6 +651,14 @@ impl World {
             .uid
             .clone()
             .unwrap_or_default()
+    }
+}
+
+fn controller_of(set: &StatefulSet) -> OwnerReference {
+    OwnerReference {
+        uid: set.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        ..OwnerReference::default()
     }
 }
 

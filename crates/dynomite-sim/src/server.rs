@@ -264,8 +264,8 @@ impl Server {
                 self.resource.metadata.finalizers = present.then(|| vec![finalizer]);
                 Ok(())
             }
-            // The scenarios change no resources.
-            Action::Resize { .. } | Action::Assign { .. } | Action::Event { .. } => Ok(()),
+            // The scenarios change no resources and no sizes.
+            Action::Resize { .. } | Action::Orphan { .. } | Action::Assign { .. } | Action::Event { .. } => Ok(()),
         }
     }
 }

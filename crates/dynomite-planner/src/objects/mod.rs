@@ -22,7 +22,7 @@ pub(crate) use images::Images;
 pub(crate) use pdb::disruption_budget;
 pub(crate) use record::token_record;
 pub(crate) use services::services;
-pub(crate) use statefulset::{stateful_set, upgrade_awaits};
+pub(crate) use statefulset::{stateful_set, template_size, upgrade_awaits};
 
 use crate::cluster::Cluster;
 use crate::compare;

@@ -169,7 +169,7 @@ fn claim_template(
 }
 
 /// The size a `StatefulSet` asks for each new volume.
-fn template_size(set: &StatefulSet) -> Option<Quantity> {
+pub(crate) fn template_size(set: &StatefulSet) -> Option<Quantity> {
     let claim = set
         .spec
         .as_ref()?
@@ -266,13 +266,17 @@ mod tests {
     }
 
     #[test]
-    fn a_grown_volume_leaves_the_claim_template_as_it_was() {
+    fn volumes_grow_and_the_claim_template_after_them_around_pods_that_stay() {
         let mut world = World::settled(3, 1);
         world.edit(|spec| spec.storage.size = Quantity("20Gi".to_owned()));
-        let template = rendered(&world)["spec"]["volumeClaimTemplates"][0].clone();
-        assert_eq!(template["spec"]["resources"]["requests"]["storage"], "10Gi");
+        let size = |world: &World| {
+            let template = &rendered(world)["spec"]["volumeClaimTemplates"][0];
+            template["spec"]["resources"]["requests"]["storage"].clone()
+        };
+        assert_eq!(size(&world), "10Gi");
         let pods = world.uids();
         world.settle();
+        assert_eq!(size(&world), "20Gi");
         let claim = &world.observed.claims["data-ring-a-0"];
         let claim = serde_json::to_value(claim).expect("it serialises");
         assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "20Gi");

@@ -15,6 +15,7 @@ use crate::objects::pairs;
 use crate::plan::Object;
 use crate::quantity;
 use crate::ring::Node;
+use crate::wait::Wait;
 
 /// Marks each claim with its node's token and lets it grow to the declared size.
 pub(super) fn assign_tokens(pass: &Pass<'_>) -> Step {
@@ -30,6 +31,14 @@ pub(super) fn assign_tokens(pass: &Pass<'_>) -> Step {
                 Object::PersistentVolumeClaim(wanted),
                 "it lacks its node's token, or is smaller than declared",
             );
+        }
+        if let Some((from, to)) = growing(seen) {
+            step.wait(Wait::VolumeGrowing {
+                claim: seen.metadata.name.clone().unwrap_or_default(),
+                from,
+                to,
+                message: said(seen),
+            });
         }
     }
     step
@@ -67,6 +76,25 @@ fn marked(size: &Quantity, node: &Node<'_>, seen: &PersistentVolumeClaim) -> Per
         }),
         ..PersistentVolumeClaim::default()
     }
+}
+
+/// From what size a volume grows, and to which.
+fn growing(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
+    let has = claim.status.as_ref()?.capacity.as_ref()?.get("storage")?;
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    let asked = requests.get("storage")?;
+    let smaller = quantity::parse(&has.0)? < quantity::parse(&asked.0)?;
+    smaller.then(|| (has.0.clone(), asked.0.clone()))
+}
+
+/// What Kubernetes says of a volume that grows; empty when it says nothing.
+fn said(claim: &PersistentVolumeClaim) -> String {
+    let conditions = claim.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let said = conditions.into_iter().flatten().find_map(|c| {
+        let message = c.message.clone().filter(|message| !message.is_empty());
+        (c.status == "True").then(|| message.unwrap_or_else(|| c.type_.clone()))
+    });
+    said.unwrap_or_default()
 }
 
 fn is_bound(claim: &PersistentVolumeClaim) -> bool {

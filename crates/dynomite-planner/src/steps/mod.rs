@@ -61,6 +61,7 @@ impl Pass<'_> {
     fn is_moving(&self) -> bool {
         self.earlier.actions.iter().any(|planned| {
             planned.action.disrupts()
+                || matches!(planned.action, Action::Orphan { .. })
                 || matches!(&planned.action, Action::Apply(o) if matches!(**o, Object::StatefulSet(_)))
         })
     }

@@ -1,15 +1,19 @@
 //! Certificates, token record, Services, disruption budget and `StatefulSets`: made, and made again when they differ.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 use super::{Pass, Step, delete_seen};
+use crate::cluster::Rack;
 use crate::compare;
 use crate::objects;
 use crate::observed::{SecretFacts, Seen};
 use crate::ownership::obstacle;
 use crate::plan::{Action, Certificates, Kind, Object};
+use crate::quantity;
 use crate::wait::Wait;
 
 /// Makes what is missing and repairs what differs.
@@ -47,6 +51,10 @@ pub(super) fn provision(pass: &Pass<'_>) -> Step {
     }
     disruption_budget(pass, &mut step);
     for rack in &cluster.racks {
+        if let Some(action) = outgrown(pass, rack) {
+            step.act(action, "its claim template asks for smaller volumes than declared, and cannot be changed: it is made anew around its pods");
+            continue;
+        }
         let set = objects::stateful_set(cluster, observed, rack, pass.now);
         let seen = observed.stateful_sets.get(name_of(&set.metadata));
         ensure(
@@ -68,6 +76,36 @@ pub(super) fn provision(pass: &Pass<'_>) -> Step {
         });
     }
     step
+}
+
+/// Takes away, without its pods, a `StatefulSet` whose next volume would be too
+/// small, once all volumes it has have been told to grow: it is made anew.
+fn outgrown(pass: &Pass<'_>, rack: &Rack) -> Option<Action> {
+    let (cluster, kind) = (pass.cluster, Kind::StatefulSet);
+    let set = pass
+        .observed
+        .stateful_sets
+        .get(&cluster.rack_name(&rack.name))?;
+    let metadata = &set.metadata;
+    if metadata.deletion_timestamp.is_some() || obstacle(cluster, kind, metadata).is_some() {
+        return None;
+    }
+    let declared = quantity::parse(&cluster.storage.size.0)?;
+    let small = |size: &Quantity| quantity::parse(&size.0).is_some_and(|size| size < declared);
+    let asked = |claim: &PersistentVolumeClaim| {
+        let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+        requests.get("storage").cloned()
+    };
+    let mut nodes = pass.ring.of_rack(&rack.name);
+    let grown = nodes.all(|node| {
+        let size = node.claim.and_then(asked);
+        size.is_some_and(|size| !small(&size))
+    });
+    let outgrown = grown && objects::template_size(set).as_ref().is_some_and(small);
+    outgrown.then(|| Action::Orphan {
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+    })
 }
 
 fn name_of(metadata: &ObjectMeta) -> &str {
@@ -351,6 +389,47 @@ mod tests {
         assert!(pauses.into_iter().all(|pause| pause.as_secs() == 20));
         world.observed.warnings.clear();
         assert!(targets(&world.plan(), StepName::Provision).is_empty());
+    }
+
+    #[test]
+    fn a_statefulset_is_made_anew_for_larger_volumes_only_once_all_it_has_may_grow() {
+        let mut world = World::settled(3, 2);
+        let claim = world.observed.claims.get_mut("data-ring-b-1");
+        claim.expect("it is there").status = None;
+        world.edit(|spec| spec.storage.size = Quantity("20Gi".to_owned()));
+        let mut gone = Vec::new();
+        for _ in 0..8 {
+            let orphaned = |p: &crate::Planned| match &p.action {
+                Action::Orphan { name, .. } => Some(name.clone()),
+                _ => None,
+            };
+            gone.extend(world.pass().actions.iter().filter_map(orphaned));
+        }
+        // A claim that is not bound cannot grow yet.
+        assert_eq!(gone, ["ring-a", "ring-c"]);
+        let status = world.observed.claims["data-ring-a-0"].status.clone();
+        let claim = world.observed.claims.get_mut("data-ring-b-1");
+        claim.expect("it is there").status = status;
+        let before = world.uids();
+        world.settle();
+        assert_eq!(world.uids(), before);
+        let size = objects::template_size(&world.observed.stateful_sets["ring-b"]);
+        assert_eq!(size, Some(Quantity("20Gi".to_owned())));
+    }
+
+    #[test]
+    fn a_volume_that_grows_is_told_of_and_keeps_nothing_waiting() {
+        let mut world = World::settled(3, 1);
+        world.edit(|spec| spec.storage.size = Quantity("20Gi".to_owned()));
+        world.settle();
+        let claim = world.observed.claims.get_mut("data-ring-a-0");
+        let status = claim.and_then(|claim| claim.status.as_mut());
+        let capacity = [("storage".to_owned(), Quantity("10Gi".to_owned()))];
+        status.expect("it has one").capacity = Some(capacity.into());
+        let waits = world.waits();
+        assert_eq!(world.reasons(), ["VolumeGrowing"]);
+        assert!(waits[0].informs());
+        assert!(waits[0].message().contains("from 10Gi to 20Gi"));
     }
 
     #[test]
