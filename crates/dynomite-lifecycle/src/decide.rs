@@ -170,7 +170,7 @@ impl Lifecycle {
     /// The proof is on disk.
     pub(crate) fn recorded(&mut self) {
         if let State::Recording { proof, entry } = &self.state {
-            let (proof, entry) = (proof.clone(), *entry);
+            let (proof, entry) = (proof.clone(), entry.clone());
             let message = format!("the data is proven by {:?}", proof.kind);
             self.note(false, reason::PROVEN, message);
             self.state = State::Opening { proof, entry };

@@ -46,6 +46,7 @@ impl Lifecycle {
                     DrainStep::Engine
                 };
                 self.slot = None;
+                self.open_stream();
                 if self.record.proof.take().is_some() {
                     self.save();
                 }

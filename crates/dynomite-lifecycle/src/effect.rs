@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dynomite_api::contract::{Consistency, EngineState};
+use dynomite_api::contract::{Consistency, EngineState, Received};
 
 use crate::event::{OrderId, ProcessName};
 use crate::record::Record;
@@ -25,11 +25,14 @@ pub enum Effect {
     },
     /// Take the store's socket away from the path the engine knows.
     Withdraw,
+    /// Let the donor's stream through again, whatever held it.
+    OpenStream,
     /// Keep the record on disk; losing it costs a warm-up, never data.
     Save(Box<Record>),
     /// Do something that is answered by [`Done`](crate::Event::Done),
-    /// [`Donor`](crate::Event::Donor) or [`Failed`](crate::Event::Failed) with
-    /// this id.
+    /// [`Donor`](crate::Event::Donor), [`Cut`](crate::Event::Cut),
+    /// [`Introduced`](crate::Event::Introduced) or [`Failed`](crate::Event::Failed)
+    /// with this id.
     Order(OrderId, Order),
     /// Say it in the log.
     Note(Note),
@@ -53,6 +56,28 @@ pub enum Order {
     Detach,
     /// Read the donor's facts through the tunnel.
     ReadDonor,
+    /// Ask the other nodes of the datacenter whether their engines know this
+    /// node's address; answered by [`Introduced`](crate::Event::Introduced).
+    AskPeers,
+    /// Let nothing more of the donor's stream through, from where it is now:
+    /// not on this connection, and not on one that follows it.
+    PauseStream,
+    /// Read a moment of the donor's store, and what its engine had received by
+    /// then; answered by [`Cut`](crate::Event::Cut).
+    ReadCut,
+    /// Ask the engine whether what it has captured follows this without a gap.
+    CheckCapture(Box<Received>),
+    /// Let the stream through up to this offset and no further; done when the
+    /// store has been given all of it.
+    LetThrough {
+        /// The replication history it is an offset of.
+        history: String,
+        /// Bytes.
+        offset: u64,
+    },
+    /// Have the engine take this as received, drop what it holds of it, and
+    /// let the rest go to the store: it is RESUMING then.
+    CommitCapture(Box<Received>),
     /// Set the engine's state.
     EngineState(EngineState),
     /// Set the engine's consistency.
@@ -75,8 +100,10 @@ pub enum Addressee {
     Store,
     /// The engine.
     Engine,
-    /// The donor's store.
+    /// The donor, or other nodes.
     Donor,
+    /// The tunnel through which the donor's stream comes.
+    Tunnel,
 }
 
 impl Order {
@@ -85,8 +112,12 @@ impl Order {
         match self {
             Self::Record(_) | Self::Expose => Addressee::Files,
             Self::CopyDonor | Self::Detach | Self::StoreSetting { .. } => Addressee::Store,
-            Self::EngineState(_) | Self::Consistency(_) => Addressee::Engine,
-            Self::ReadDonor => Addressee::Donor,
+            Self::EngineState(_)
+            | Self::Consistency(_)
+            | Self::CheckCapture(_)
+            | Self::CommitCapture(_) => Addressee::Engine,
+            Self::ReadDonor | Self::ReadCut | Self::AskPeers => Addressee::Donor,
+            Self::PauseStream | Self::LetThrough { .. } => Addressee::Tunnel,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a node's life is told: its processes, its store, its engine, its donor, its operator.
 
-use dynomite_api::contract::{EngineFacts, NodeDesired, StoreFacts};
+use dynomite_api::contract::{Cut, EngineFacts, NodeDesired, StoreFacts};
 
 /// The two processes of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +78,9 @@ pub struct StoreSight {
     pub replication_id: String,
     /// The link to its donor, while it is a replica.
     pub link: Option<ReplicaLink>,
+    /// The history it followed before its own, and how far, bytes; `None` when
+    /// it does not say.
+    pub left: Option<(String, u64)>,
 }
 
 /// A replica's view of its donor.
@@ -151,6 +154,20 @@ pub struct DonorSight {
     pub keys: u64,
     /// Whether it is a primary.
     pub primary: bool,
+    /// Memory that its data takes, bytes; 0 when it does not say.
+    pub data_bytes: u64,
+}
+
+/// What came of the wish to know a moment of the donor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CutSight {
+    /// Such a moment.
+    Cut(Box<Cut>),
+    /// The donor's engine cannot say what it has received.
+    Unnumbered {
+        /// Why, in words.
+        why: String,
+    },
 }
 
 /// Names one order to the hands, so that a late answer is not taken for another's.
@@ -172,11 +189,17 @@ pub enum Event {
     Done(OrderId),
     /// An order to read the donor was carried out.
     Donor(OrderId, DonorSight),
+    /// An order to read a moment of the donor was carried out.
+    Cut(OrderId, CutSight),
+    /// The other nodes were asked; those that do not know this node's address,
+    /// or could not be asked, by name.
+    Introduced(OrderId, Vec<String>),
     /// An order failed.
     Failed(OrderId, String),
     /// The configurations were written, or why they cannot be.
     Rendered(Result<(), String>),
-    /// The donor's sidecar refused the replication, or could not be reached.
+    /// The donor's sidecar refused the replication, or could not be reached; a
+    /// copy that was near its end bears that for some seconds.
     DonorRefused {
         /// The donor's node name.
         donor: String,

@@ -17,12 +17,12 @@ impl Lifecycle {
         let State::Opening { proof, entry } = &self.state else {
             return None;
         };
-        let (proof, entry) = (proof.clone(), *entry);
+        let (proof, entry) = (proof.clone(), entry.clone());
         if let Some((reason, message)) = self.breach(&proof) {
             self.unprove(now, reason, message);
             return None;
         }
-        if let Entry::Copy { resume_by } = entry
+        if let Entry::Copy { resume_by, .. } = entry
             && resume_by <= now
             && !self.engine_takes_writes()
         {
@@ -48,9 +48,22 @@ impl Lifecycle {
             return None;
         }
         let state = self.engine.fresh()?.facts.state;
-        let expected = match entry {
+        let expected = match &entry {
             Entry::Grant => true,
-            Entry::Copy { .. } => !matches!(state, EngineState::Standby | EngineState::Other),
+            Entry::Copy {
+                commit: Some(received),
+                ..
+            } => {
+                if state == EngineState::WritesOnly {
+                    let order = Order::CommitCapture(received.clone());
+                    self.order(now, order);
+                    return None;
+                }
+                false
+            }
+            Entry::Copy { commit: None, .. } => {
+                !matches!(state, EngineState::Standby | EngineState::Other)
+            }
             Entry::Memory => state == EngineState::Normal || !self.has_replicas(),
         };
         if !expected {
@@ -85,6 +98,26 @@ impl Lifecycle {
         self.store.health(now, &patience).ok()?;
         self.engine.health(now, &patience).ok()?;
         Some(State::Open { proof })
+    }
+
+    /// The engine has taken over what the donor had received, and lets go what
+    /// it holds beyond that.
+    pub(crate) fn committed(&mut self) {
+        if let State::Opening {
+            entry: Entry::Copy { commit, .. },
+            ..
+        } = &mut self.state
+        {
+            *commit = None;
+        }
+    }
+
+    /// It has not: what it held may be incomplete.
+    pub(crate) fn commit_failed(&mut self, now: Timestamp, why: &str) {
+        if let State::Opening { .. } = self.state {
+            let message = format!("the engine could not take over from the donor: {why}");
+            self.unprove(now, reason::CAPTURE_LOST, message);
+        }
     }
 
     fn engine_takes_writes(&self) -> bool {

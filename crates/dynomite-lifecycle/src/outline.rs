@@ -11,7 +11,7 @@ use crate::lifecycle::Lifecycle;
 use crate::process::Process;
 use crate::readiness::Why;
 use crate::reason;
-use crate::state::State;
+use crate::state::{State, Step, WarmUp};
 
 /// So many ends in a row are no accident any more.
 const CRASHING: u32 = 3;
@@ -81,8 +81,7 @@ impl Lifecycle {
                     | dynomite_api::contract::WarmUpStage::Copying => NodePhase::WarmingUp,
                     _ => NodePhase::CatchingUp,
                 };
-                let message = format!("copying {}", copy.donor.name);
-                (phase, (reason::COPYING, message), None)
+                (phase, copying(copy), None)
             }
             State::Recording { .. } => {
                 let message = "the proof is being written to disk".to_owned();
@@ -102,12 +101,7 @@ impl Lifecycle {
 
     fn open_position(&self, now: Timestamp) -> (NodePhase, Why, Option<Awaiting>) {
         match self.readiness(now) {
-            Ok(()) => {
-                let why = self.invalid.as_ref().map_or(("", String::new()), |why| {
-                    (reason::SETTINGS_INVALID, why.clone())
-                });
-                (NodePhase::Serving, why, None)
-            }
+            Ok(()) => (NodePhase::Serving, self.serving_why(), None),
             Err(why) if why.0 == reason::AWAITING_SERVE => {
                 (NodePhase::Held, why, Some(Awaiting::Serve))
             }
@@ -115,6 +109,18 @@ impl Lifecycle {
             Err(why) if why.0 == reason::WITHDRAWAL_UNSEEN => (NodePhase::CatchingUp, why, None),
             Err(why) => (NodePhase::Failed, why, None),
         }
+    }
+
+    /// What is worth knowing of a node that serves.
+    fn serving_why(&self) -> Why {
+        if let Some(why) = &self.invalid {
+            return (reason::SETTINGS_INVALID, why.clone());
+        }
+        if self.proof().is_some_and(|proof| proof.exact == Some(false)) {
+            let message = "the copy did not take over exactly, because not every engine of                            the datacenter numbers its writes: some may be here twice";
+            return (reason::CUT_NOT_EXACT, message.to_owned());
+        }
+        ("", String::new())
     }
 
     fn opening_phase(&self) -> NodePhase {
@@ -246,6 +252,25 @@ impl Lifecycle {
             seconds_left: None,
             lag_bytes: copy.lag,
         })
+    }
+}
+
+/// What a copy is at, and what is in its way.
+fn copying(copy: &WarmUp) -> Why {
+    let donor = &copy.donor.name;
+    if let Step::Introduce { .. } = copy.step {
+        let message = format!(
+            "copied {donor}; waits until other nodes know its new address: {}",
+            copy.unaware.join(", ")
+        );
+        return (reason::INTRODUCING, message);
+    }
+    match &copy.trouble {
+        Some((reason, why)) => {
+            let message = format!("copying {donor}; the cut is tried again: {why}");
+            (reason, message)
+        }
+        None => (reason::COPYING, format!("copying {donor}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dynomite_api::contract::{Donor, WarmUpStage};
+use dynomite_api::contract::{Cut, Donor, Received, WarmUpStage};
 use jiff::Timestamp;
 
 use crate::effect::Order;
@@ -35,12 +35,17 @@ pub(crate) enum State {
 }
 
 /// What a node opens after, and so what its engine may be found at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {
     /// Nobody has written what this node has not: the engine may be anywhere.
     Grant,
     /// A cut: the engine holds writes, until `resume_by` at the latest.
-    Copy { resume_by: Timestamp },
+    Copy {
+        resume_by: Timestamp,
+        /// What the donor had received, until the engine has taken it over;
+        /// only the donor of an exact cut says so.
+        commit: Option<Box<Received>>,
+    },
     /// A sidecar that ended: the engine was NORMAL all the time.
     Memory,
 }
@@ -60,8 +65,24 @@ pub(crate) struct WarmUp {
     pub(crate) donor_keys: u64,
     pub(crate) progress: Progress,
     pub(crate) lag: Option<u64>,
+    /// Memory that the donor's data took when it was first read, bytes.
+    pub(crate) donor_bytes: u64,
+    /// When the store was told to copy.
+    pub(crate) copies_since: Option<Timestamp>,
+    /// When donor and stream were last there.
+    pub(crate) donor_seen: Timestamp,
+    /// Whether the stream has run: then it can go on where it broke off.
+    pub(crate) followed: bool,
     /// Cuts that were given up.
     pub(crate) cuts: u32,
+    /// Why the last one was, unless it only took too long.
+    pub(crate) trouble: Option<(&'static str, String)>,
+    /// Nodes that do not know this one's address, when they were last asked.
+    pub(crate) unaware: Vec<String>,
+    /// Whether all know it, or the wait for them is over.
+    pub(crate) introduced: bool,
+    /// Whether the donor's engine cannot say what it has received.
+    pub(crate) plain: bool,
     pub(crate) step: Step,
 }
 
@@ -86,8 +107,23 @@ pub(crate) enum Step {
         since: Timestamp,
         read_at: Timestamp,
     },
+    /// The other nodes must know this one's address: their engines do not count
+    /// what they send to the one before.
+    Introduce { since: Timestamp, ask_at: Timestamp },
     /// The engine is told to hold writes.
     Hold { until: Timestamp },
+    /// The stream is stopped.
+    Pause { until: Timestamp },
+    /// The donor is asked for a moment.
+    ReadCut { until: Timestamp },
+    /// What the engine holds must follow that moment without a gap.
+    Check { until: Timestamp, cut: Box<Cut> },
+    /// It does not yet: another moment is asked for at `at`.
+    Again { until: Timestamp, at: Timestamp },
+    /// The stream is let through up to that moment.
+    LetThrough { until: Timestamp, cut: Box<Cut> },
+    /// The replica must be exactly there.
+    Level { until: Timestamp, cut: Box<Cut> },
     /// Writes are held since `held_at`; the donor is read for the first time.
     First {
         until: Timestamp,
@@ -100,8 +136,11 @@ pub(crate) enum Step {
     },
     /// The replica has to reach `target`.
     Reach { until: Timestamp, target: u64 },
-    /// It is made a primary.
-    Detach { until: Timestamp },
+    /// It is made a primary; `cut` is where it left the donor, if it is known.
+    Detach {
+        until: Timestamp,
+        cut: Option<Box<Cut>>,
+    },
 }
 
 impl Step {
@@ -110,12 +149,8 @@ impl Step {
         match self {
             Self::Connect | Self::Attach => WarmUpStage::Connecting,
             Self::Copy => WarmUpStage::Copying,
-            Self::Follow { .. } => WarmUpStage::Following,
-            Self::Hold { .. }
-            | Self::First { .. }
-            | Self::Second { .. }
-            | Self::Reach { .. }
-            | Self::Detach { .. } => WarmUpStage::Cutting,
+            Self::Follow { .. } | Self::Introduce { .. } => WarmUpStage::Following,
+            _ => WarmUpStage::Cutting,
         }
     }
 
@@ -128,11 +163,21 @@ impl Step {
     pub(crate) fn cut_until(&self) -> Option<Timestamp> {
         match self {
             Self::Hold { until }
+            | Self::Pause { until }
+            | Self::ReadCut { until }
+            | Self::Check { until, .. }
+            | Self::Again { until, .. }
+            | Self::LetThrough { until, .. }
+            | Self::Level { until, .. }
             | Self::First { until, .. }
             | Self::Second { until, .. }
             | Self::Reach { until, .. }
-            | Self::Detach { until } => Some(*until),
-            Self::Connect | Self::Attach | Self::Copy | Self::Follow { .. } => None,
+            | Self::Detach { until, .. } => Some(*until),
+            Self::Connect
+            | Self::Attach
+            | Self::Copy
+            | Self::Follow { .. }
+            | Self::Introduce { .. } => None,
         }
     }
 }

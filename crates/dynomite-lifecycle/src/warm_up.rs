@@ -1,20 +1,22 @@
-//! Copying a donor: attach, copy, follow, then the cut in which the engine holds writes.
+//! Copying a donor: attach, copy, follow; the cut that ends it is in [`cut`](crate::cut).
 
 use std::time::Duration;
 
-use dynomite_api::contract::{EngineState, NodeDesired, ProofKind, StoreRole};
+use dynomite_api::contract::{Cut, EngineState, NodeDesired};
 use jiff::Timestamp;
 
 use crate::effect::Order;
 use crate::event::{DonorSight, ReplicaLink};
 use crate::lifecycle::Lifecycle;
 use crate::reason;
-use crate::record::ProofRecord;
-use crate::state::{Entry, Progress, State, Step, WarmUp, hold_limit};
+use crate::state::{Progress, State, Step, WarmUp, hold_limit};
 use crate::time::{after, elapsed};
 
 /// A copy that stands still this long is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// A stream that has run and broke off has this long to go on where it was,
+/// which costs the donor nothing; the next donor would have to copy everything.
+const LINK_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at the donor while its stream is followed.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
 /// So few bytes behind, the rest arrives while the engine holds writes.
@@ -22,25 +24,22 @@ const NEAR_BYTES: u64 = 1 << 20;
 /// After following this long the cut is tried however far behind the copy is:
 /// writes that never pause keep some distance for ever.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(20);
-/// Between the moment this engine holds writes and the last look at the donor:
-/// a write that this node still refused has reached the donor by then.
-const SETTLE: Duration = Duration::from_millis(200);
-/// Cuts that are tried with one donor.
-const CUTS_LIMIT: u32 = 3;
-/// Before a cut that failed is tried again.
-const CUT_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after all donors failed once; it doubles with each round.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between rounds.
 const ROUND_PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a step has led to.
-enum Turn {
+pub(crate) enum Turn {
     Stay,
     Advance(Step),
     Fail(&'static str, String),
     CutFailed,
-    Whole { resume_by: Timestamp },
+    /// Whole at `cut`, where that is known; the engine holds writes until then.
+    Whole {
+        until: Timestamp,
+        cut: Option<Box<Cut>>,
+    },
 }
 
 impl Lifecycle {
@@ -77,7 +76,15 @@ impl Lifecycle {
                 at: now,
             },
             lag: None,
+            donor_bytes: 0,
+            copies_since: None,
+            donor_seen: now,
+            followed: false,
             cuts: 0,
+            trouble: None,
+            unaware: Vec::new(),
+            introduced: false,
+            plain: false,
             step: Step::Connect,
         })))
     }
@@ -90,6 +97,18 @@ impl Lifecycle {
         let mut copy = copy.clone();
         let turn = self.turn(now, &mut copy);
         self.finish_turn(now, copy, turn)
+    }
+
+    /// Lets an answer lead the copy on.
+    pub(crate) fn turn_copy(&mut self, now: Timestamp, turn: impl FnOnce(&mut WarmUp) -> Turn) {
+        let State::WarmUp(copy) = &self.state else {
+            return;
+        };
+        let mut copy = copy.clone();
+        let turn = turn(&mut copy);
+        if let Some(next) = self.finish_turn(now, copy, turn) {
+            self.state = next;
+        }
     }
 
     fn finish_turn(&mut self, now: Timestamp, mut copy: Box<WarmUp>, turn: Turn) -> Option<State> {
@@ -111,9 +130,9 @@ impl Lifecycle {
                 self.cut_failed(now, copy);
                 None
             }
-            Turn::Whole { resume_by } => {
+            Turn::Whole { until, cut } => {
                 self.state = State::WarmUp(copy);
-                self.prove_copy(now, resume_by)
+                self.prove_copy(now, until, cut)
             }
         }
     }
@@ -135,19 +154,15 @@ impl Lifecycle {
             }
         }
         match copy.step.clone() {
-            Step::Connect | Step::First { .. } => self.ask(now, Order::ReadDonor),
+            Step::Connect => self.ask(now, Order::ReadDonor),
             Step::Attach => self.ask(now, Order::CopyDonor),
             Step::Copy => self.watch_copy(now, copy),
             Step::Follow { read_at, .. } => self.follow(now, copy, read_at),
-            Step::Hold { until } => self.hold_writes(now, until),
-            Step::Second { read_at, .. } if read_at <= now => self.ask(now, Order::ReadDonor),
-            Step::Second { .. } => Turn::Stay,
-            Step::Reach { until, target } => self.reach(copy, until, target),
-            Step::Detach { until } => self.detach(now, copy, until),
+            _ => self.cut_turn(now, copy),
         }
     }
 
-    fn ask(&mut self, now: Timestamp, order: Order) -> Turn {
+    pub(crate) fn ask(&mut self, now: Timestamp, order: Order) -> Turn {
         self.order(now, order);
         Turn::Stay
     }
@@ -176,10 +191,20 @@ impl Lifecycle {
             copy.progress = Progress { seen, at: now };
         }
         if link.up && !link.copying && !sight.facts.loading {
+            copy.followed = true;
+            copy.donor_seen = now;
             return Turn::Advance(Step::Follow {
                 since: now,
                 read_at: now,
             });
+        }
+        let broken = copy.followed && !link.up && !link.copying && !sight.facts.loading;
+        if broken && elapsed(now, copy.donor_seen) >= LINK_PATIENCE {
+            let why = format!(
+                "the stream broke off and did not go on within {} s",
+                LINK_PATIENCE.as_secs()
+            );
+            return Turn::Fail(reason::COPY_STALLED, why);
         }
         Turn::Stay
     }
@@ -188,7 +213,7 @@ impl Lifecycle {
         match self.link() {
             None => return Turn::Stay,
             Some(link) if !link.up => {
-                // The store connects again by itself; the stall limit bounds it.
+                // The store connects again by itself; watched while it does.
                 copy.progress.at = now;
                 return Turn::Advance(Step::Copy);
             }
@@ -202,70 +227,6 @@ impl Lifecycle {
 
     fn link(&self) -> Option<ReplicaLink> {
         self.store.fresh().and_then(|sight| sight.link)
-    }
-
-    fn hold_writes(&mut self, now: Timestamp, until: Timestamp) -> Turn {
-        if !self.exposed {
-            return self.ask(now, Order::Expose);
-        }
-        match self.engine.fresh().map(|sight| sight.facts.state) {
-            None => Turn::Stay,
-            Some(EngineState::WritesOnly) => Turn::Advance(Step::First {
-                until,
-                held_at: now,
-            }),
-            Some(_) => self.ask(now, Order::EngineState(EngineState::WritesOnly)),
-        }
-    }
-
-    /// Whether nothing speaks against the engine holding every write.
-    fn engine_may_hold(&self) -> bool {
-        self.engine
-            .fresh()
-            .is_none_or(|sight| sight.facts.state == EngineState::WritesOnly)
-    }
-
-    fn reach(&self, copy: &WarmUp, until: Timestamp, target: u64) -> Turn {
-        let Some(sight) = self.store.fresh() else {
-            return Turn::Stay;
-        };
-        let reached = sight
-            .link
-            .is_some_and(|link| link.up && link.offset >= target)
-            && sight.replication_id == copy.donor_history;
-        if reached {
-            Turn::Advance(Step::Detach { until })
-        } else {
-            Turn::Stay
-        }
-    }
-
-    fn detach(&mut self, now: Timestamp, copy: &WarmUp, until: Timestamp) -> Turn {
-        let Some(sight) = self.store.fresh() else {
-            return Turn::Stay;
-        };
-        if sight.facts.role == StoreRole::Replica {
-            return self.ask(now, Order::Detach);
-        }
-        if sight.empty && copy.donor_keys > 0 {
-            let why = format!("the donor has {} keys, the copy none", copy.donor_keys);
-            return Turn::Fail(reason::COPY_EMPTY, why);
-        }
-        Turn::Whole { resume_by: until }
-    }
-
-    fn prove_copy(&mut self, now: Timestamp, resume_by: Timestamp) -> Option<State> {
-        let run_id = self.store.last()?.facts.run_id.clone();
-        let engine = self.engine_process.incarnation()?.to_owned();
-        let proof = ProofRecord {
-            pod_uid: self.pod_uid.clone(),
-            run_id,
-            engine,
-            kind: ProofKind::WarmUp,
-            since: now,
-            exact: Some(false),
-        };
-        self.prove(now, proof, Entry::Copy { resume_by })
     }
 
     /// The donor's store answered.
@@ -292,12 +253,16 @@ impl Lifecycle {
         copy.donor_run.clone_from(&donor.run_id);
         copy.donor_history.clone_from(&donor.replication_id);
         copy.donor_keys = donor.keys;
+        copy.donor_seen = now;
         match copy.step.clone() {
-            Step::Connect => Turn::Advance(Step::Attach),
+            Step::Connect => {
+                copy.donor_bytes = donor.data_bytes;
+                Turn::Advance(Step::Attach)
+            }
             Step::Follow { since, .. } => self.may_cut(now, copy, donor, since),
             Step::First { until, held_at } => Turn::Advance(Step::Second {
                 until,
-                read_at: after(held_at, SETTLE),
+                read_at: after(held_at, crate::cut::SETTLE),
             }),
             Step::Second { until, .. } => Turn::Advance(Step::Reach {
                 until,
@@ -339,9 +304,7 @@ impl Lifecycle {
             return again;
         }
         let timeout = self.desired.as_ref().map_or(0, |d| d.engine.timeout_ms);
-        Turn::Advance(Step::Hold {
-            until: after(now, hold_limit(timeout)),
-        })
+        Turn::Advance(self.begin_cut(now, copy, hold_limit(timeout)))
     }
 
     /// An order of the warm-up was carried out.
@@ -352,56 +315,41 @@ impl Lifecycle {
         {
             copy.step = Step::Copy;
             copy.progress.at = now;
+            copy.copies_since = Some(now);
         }
     }
 
     /// An order of the warm-up failed.
-    pub(crate) fn warm_up_order_failed(&mut self, now: Timestamp, why: &str) {
-        if let State::WarmUp(_) = &self.state {
-            self.give_up_donor(now, reason::DONOR_UNAVAILABLE, why);
+    pub(crate) fn warm_up_order_failed(&mut self, now: Timestamp, order: &Order, why: &str) {
+        let State::WarmUp(copy) = &mut self.state else {
+            return;
+        };
+        if *order == Order::ReadDonor
+            && let Step::Follow { since, .. } = copy.step
+            && elapsed(now, copy.donor_seen) < LINK_PATIENCE
+        {
+            copy.step = Step::Follow {
+                since,
+                read_at: after(now, FOLLOW_PAUSE),
+            };
+            return;
         }
+        self.give_up_donor(now, reason::DONOR_UNAVAILABLE, why);
     }
 
     /// The donor's sidecar said no, or was not there.
     pub(crate) fn donor_refused(&mut self, now: Timestamp, donor: &str, why: &str) {
-        if let State::WarmUp(copy) = &self.state
-            && copy.donor.name == donor
-            && !matches!(copy.step, Step::Detach { .. })
-        {
+        let State::WarmUp(copy) = &self.state else {
+            return;
+        };
+        let bears = copy.followed && elapsed(now, copy.donor_seen) < LINK_PATIENCE;
+        if copy.donor.name == donor && !bears && !matches!(copy.step, Step::Detach { .. }) {
             self.give_up_donor(now, reason::DONOR_UNAVAILABLE, why);
         }
     }
 
-    /// The engine ended: what it held is lost, so a cut cannot go on.
-    pub(crate) fn engine_left_the_cut(&mut self, now: Timestamp) {
-        let State::WarmUp(copy) = &self.state else {
-            return;
-        };
-        if copy.step.cut_until().is_some() {
-            let copy = copy.clone();
-            self.cut_failed(now, copy);
-        }
-    }
-
-    fn cut_failed(&mut self, now: Timestamp, mut copy: Box<WarmUp>) {
-        self.withdraw();
-        self.slot = None;
-        copy.cuts += 1;
-        let detached = matches!(copy.step, Step::Detach { .. });
-        let cuts = copy.cuts;
-        copy.step = Step::Follow {
-            since: now,
-            read_at: after(now, CUT_PAUSE),
-        };
-        self.state = State::WarmUp(copy);
-        if detached || cuts >= CUTS_LIMIT {
-            let why = format!("{cuts} times the last bytes did not arrive while writes were held");
-            self.give_up_donor(now, reason::COPY_OUTRUN, &why);
-        }
-    }
-
     /// This donor has failed: the next one, after a pause when all have.
-    fn give_up_donor(&mut self, now: Timestamp, reason: &'static str, why: &str) {
+    pub(crate) fn give_up_donor(&mut self, now: Timestamp, reason: &'static str, why: &str) {
         let State::WarmUp(copy) = &self.state else {
             return;
         };
@@ -414,12 +362,17 @@ impl Lifecycle {
         });
         let pause = if self.failed_warm_ups.is_multiple_of(donors) {
             let rounds = (self.failed_warm_ups / donors).min(10);
-            ROUND_PAUSE
-                .saturating_mul(1 << rounds.saturating_sub(1))
-                .min(ROUND_PAUSE_LIMIT)
+            round_pause(rounds)
         } else {
             Duration::ZERO
         };
         self.unprove_for(now, pause, reason, message);
     }
+}
+
+/// The pause after every donor has failed `rounds` times.
+pub(crate) fn round_pause(rounds: u32) -> Duration {
+    ROUND_PAUSE
+        .saturating_mul(1 << rounds.saturating_sub(1).min(10))
+        .min(ROUND_PAUSE_LIMIT)
 }

@@ -19,6 +19,9 @@ enum Happening {
     DonorReachable(bool),
     DonorRestarts,
     DonorRefuses,
+    CoordinatorCutOff(bool),
+    CaptureVoid(bool),
+    Unaware(bool),
     EngineStateMeddled,
     StoreRoleMeddled,
     Slow(bool, bool),
@@ -61,6 +64,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => any::<bool>().prop_map(H::DonorReachable),
         1 => Just(H::DonorRestarts),
         1 => Just(H::DonorRefuses),
+        1 => any::<bool>().prop_map(H::CoordinatorCutOff),
+        1 => any::<bool>().prop_map(H::CaptureVoid),
+        1 => any::<bool>().prop_map(H::Unaware),
         1 => Just(H::EngineStateMeddled),
         1 => Just(H::StoreRoleMeddled),
         1 => any::<(bool, bool)>().prop_map(|(store, engine)| H::Slow(store, engine)),
@@ -89,6 +95,15 @@ fn happen(world: &mut World, happening: Happening) {
                 world.send(Event::DonorRefused { donor, why });
             }
         }
+        Happening::CoordinatorCutOff(off) => world.cut_off = off && world.numbered,
+        Happening::CaptureVoid(void) => world.capture_void = void,
+        Happening::Unaware(some) => {
+            world.unaware = if some {
+                vec!["d".to_owned()]
+            } else {
+                Vec::new()
+            };
+        }
         Happening::EngineStateMeddled => {
             // An order under way would hide it: nobody can see what was
             // changed and changed back between two looks.
@@ -96,12 +111,14 @@ fn happen(world: &mut World, happening: Happening) {
             if let Some(engine) = world.engine.as_mut().filter(|_| idle) {
                 engine.state = EngineState::Standby;
                 world.meddled = true;
+                world.was_meddled = true;
             }
         }
         Happening::StoreRoleMeddled => {
             if let Some(store) = &mut world.store {
                 store.role = StoreRole::Replica;
                 world.meddled = true;
+                world.was_meddled = true;
             }
         }
         Happening::Slow(store, engine) => {
@@ -134,6 +151,9 @@ fn heal(world: &mut World) {
     world.store_slow = false;
     world.engine_slow = false;
     world.disk_full = false;
+    world.cut_off = false;
+    world.capture_void = false;
+    world.unaware.clear();
     if let Some(store) = &mut world.store {
         store.complaint = None;
     }
@@ -153,15 +173,20 @@ proptest! {
     #[test]
     fn a_node_of_a_ring_that_serves(
         persistent in any::<bool>(),
+        numbered in any::<bool>(),
         history in prop::collection::vec(happening(), 1..40),
     ) {
         let mut world = World::new(desired());
         world.files = persistent.then(Default::default);
+        world.numbered = numbered;
         for happening in history {
             happen(&mut world, happening);
         }
         heal(&mut world);
         world.until_ready();
+        if numbered && !world.was_meddled {
+            prop_assert!(world.twice.is_empty(), "{:?} {:#?}", world.twice, world.log);
+        }
     }
 
     #[test]

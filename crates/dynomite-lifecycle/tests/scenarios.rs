@@ -368,6 +368,164 @@ fn a_cut_whose_engine_does_not_hold_is_no_cut() {
     assert_eq!(copies(&world), 1);
 }
 
+/// A ring whose engines number their writes.
+fn numbered() -> World {
+    let mut world = World::new(desired());
+    world.numbered = true;
+    world
+}
+
+fn ordered(world: &World, order: &str) -> usize {
+    let lines = world.log.iter().filter(|line| line.contains(order));
+    lines.count()
+}
+
+#[test]
+fn where_writes_are_numbered_each_is_there_once() {
+    // Wherever in the stream's steps the copy begins.
+    for delay in 0..12 {
+        let mut world = numbered();
+        world.probing = false;
+        world.kill(ProcessName::Store);
+        world.steps(delay);
+        world.until_ready();
+        assert!(world.is_whole() && world.twice.is_empty(), "{delay}");
+        assert_eq!(world.outline().proof.exact, Some(true));
+        assert_eq!(world.outline().reason, "");
+        let engine = world.engine.as_ref().expect("it runs");
+        assert!(
+            engine.received.is_past("c", 1),
+            "what the donor had is adopted"
+        );
+    }
+}
+
+#[test]
+fn where_writes_are_not_numbered_none_is_lost_and_the_node_says_that_it_is_not_exact() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    assert!(world.is_whole());
+    assert!(!world.twice.is_empty(), "what was in flight came twice");
+    assert_eq!(world.outline().proof.exact, Some(false));
+    assert_eq!(world.outline().reason, reason::CUT_NOT_EXACT);
+}
+
+#[test]
+fn a_donor_that_cannot_number_is_copied_all_the_same() {
+    let mut world = numbered();
+    world.donor_numbers = false;
+    world.until_ready();
+    assert!(world.is_whole());
+    assert_eq!(world.outline().proof.exact, Some(false));
+    assert_eq!(copies(&world), 1, "the copy itself is still good");
+}
+
+#[test]
+fn a_cut_waits_until_every_coordinator_is_captured() {
+    let mut world = numbered();
+    world.cut_off = true;
+    world.until("it says so", |world| {
+        world.outline().reason == reason::CUT_NOT_COVERED
+    });
+    world.steps(100);
+    assert!(!world.life.is_ready());
+    assert!(world.outline().message.contains("c is not covered"));
+    assert_eq!(copies(&world), 1, "the copy itself is still good");
+    let began = world.step;
+    world.cut_off = false;
+    world.until_ready();
+    assert!(world.twice.is_empty());
+    assert!(world.step - began < 11_000 / 50, "the pause is bounded");
+}
+
+#[test]
+fn a_coordinator_that_stays_away_ends_the_attempt() {
+    let mut world = numbered();
+    world.cut_off = true;
+    world.steps(8000);
+    assert!(!world.life.is_ready());
+    assert!(copies(&world) > 1, "another donor is tried in the end");
+}
+
+#[test]
+fn a_capture_that_lost_something_is_no_capture() {
+    let mut world = numbered();
+    world.until("the copy is whole", |world| ordered(world, "Detach") > 0);
+    world.capture_void = true;
+    world.until("it starts again", |world| {
+        world
+            .log
+            .iter()
+            .any(|line| line.contains(reason::CAPTURE_LOST))
+    });
+    world.capture_void = false;
+    world.until_ready();
+    assert!(world.twice.is_empty() && copies(&world) > 1);
+}
+
+#[test]
+fn a_stream_that_breaks_in_the_cut_lets_the_writes_go() {
+    let mut world = numbered();
+    world.until("the cut", |world| ordered(world, "PauseStream") > 0);
+    world.link_stands = true;
+    let began = world.step;
+    world.until("it lets go", |world| {
+        let engine = world.engine.as_ref();
+        engine.is_some_and(|engine| engine.state == EngineState::Standby) && !world.exposed
+    });
+    assert!(world.step - began < 60);
+    world.link_stands = false;
+    world.until_ready();
+    assert!(world.twice.is_empty());
+}
+
+#[test]
+fn a_pod_with_a_new_address_waits_until_the_others_know_it() {
+    let mut world = World::new(desired());
+    world.unaware = vec!["d".to_owned()];
+    world.until("it waits", |world| {
+        world.outline().reason == reason::INTRODUCING
+    });
+    assert!(world.outline().message.contains('d'));
+    world.steps(200);
+    assert!(!world.life.is_ready() && !world.exposed);
+    world.unaware.clear();
+    world.until_ready();
+    let mut world = World::new(desired());
+    world.unaware = vec!["d".to_owned()];
+    world.steps(46 * 20);
+    world.until_ready();
+    let said = |line: &String| line.contains(reason::NOT_INTRODUCED) && line.contains('d');
+    assert!(world.log.iter().any(said), "bounded, and said");
+}
+
+#[test]
+fn a_stream_that_breaks_off_goes_on_where_it_was() {
+    let mut world = numbered();
+    world.cut_off = true;
+    world.until("followed", |world| ordered(world, "PauseStream") > 0);
+    world.ring.reachable = false;
+    world.steps(40);
+    world.send(Event::DonorRefused {
+        donor: "b".to_owned(),
+        why: "unreachable".to_owned(),
+    });
+    world.steps(20);
+    world.ring.reachable = true;
+    world.cut_off = false;
+    world.until_ready();
+    assert_eq!(copies(&world), 1);
+    let mut world = numbered();
+    world.cut_off = true;
+    world.until("followed", |world| ordered(world, "PauseStream") > 0);
+    world.ring.reachable = false;
+    let began = world.step;
+    world.until("the next donor", |world| {
+        world.life.donor().is_none_or(|donor| donor.name == "c")
+    });
+    assert!(world.step - began < 20 * 20, "it does not wait for long");
+}
+
 #[test]
 fn an_engine_that_cannot_be_resumed_in_time_costs_the_proof() {
     let mut world = World::new(desired());

@@ -27,6 +27,7 @@ pub(crate) fn site() -> Site {
         tls_dir: PathBuf::from(DIR_TLS),
         listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         local: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        address: None,
         ports: Ports::default(),
         node: NODE.to_owned(),
         pod_uid: "uid".to_owned(),

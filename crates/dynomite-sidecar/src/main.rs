@@ -1,5 +1,6 @@
 //! The hand in every pod: `launch` holds one process, `run` lives the node's life.
 
+mod engine_rest;
 #[cfg(test)]
 mod fixture;
 mod http;

@@ -44,6 +44,8 @@ pub(crate) struct Site {
     /// Where only this node's own processes listen: the engine's REST port and
     /// the replication tunnel.
     pub(crate) local: IpAddr,
+    /// At which address the other nodes find this one, where that changes.
+    pub(crate) address: Option<IpAddr>,
     /// The ports.
     pub(crate) ports: Ports,
     /// The node's name, for reports made before a desired document is known.

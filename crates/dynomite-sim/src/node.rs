@@ -181,6 +181,8 @@ impl Node {
             Effect::Start(name) => return self.start(now, name),
             Effect::Stop { process, .. } => return self.stop(process),
             Effect::Withdraw => self.exposed = (self.without == Without::Proof) && self.exposed,
+            // The model's donors never number their writes, so nothing holds a stream.
+            Effect::OpenStream => {}
             Effect::Save(record) => self.unsaved = Some(*record),
             Effect::Order(id, Order::Expose) => {
                 if self.store.is_none() {
@@ -390,7 +392,12 @@ impl Node {
             Order::Consistency(_) if self.engine.is_none() => return failed("no engine"),
             Order::StoreSetting { .. } if self.store.is_none() => return failed("no store"),
             Order::Consistency(_) | Order::StoreSetting { .. } | Order::Expose => {}
-            Order::ReadDonor => return failed("the world asks donors"),
+            Order::ReadDonor | Order::AskPeers => return failed("the world asks others"),
+            Order::PauseStream
+            | Order::ReadCut
+            | Order::CheckCapture(_)
+            | Order::LetThrough { .. }
+            | Order::CommitCapture(_) => return failed("the model numbers no writes"),
         }
         Event::Done(id)
     }

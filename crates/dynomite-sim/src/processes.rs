@@ -122,6 +122,7 @@ impl Store {
             },
             empty: self.has.is_empty(),
             replication_id: self.history.clone(),
+            left: None,
             link: (self.role == StoreRole::Replica).then(|| {
                 let up = self.link.as_ref().is_some_and(|link| link.up);
                 ReplicaLink {
@@ -143,6 +144,7 @@ impl Store {
             offset: self.offset(),
             keys: self.has.len(),
             primary: self.role == StoreRole::Primary,
+            data_bytes: 0,
         }
     }
 }

@@ -246,13 +246,13 @@ impl World {
         };
         node.come_back(now);
         for (id, order) in node.due_orders(now) {
-            let event = if order == Order::ReadDonor {
-                self.read_donor(name, id)
-            } else {
-                match self.nodes.get_mut(name) {
+            let event = match order {
+                Order::ReadDonor => self.read_donor(name, id),
+                Order::AskPeers => Event::Introduced(id, self.unaware_of(name)),
+                order => match self.nodes.get_mut(name) {
                     Some(node) => node.obey(id, order),
                     None => return,
-                }
+                },
             };
             if let Some(node) = self.nodes.get_mut(name) {
                 node.send(now, event);
@@ -265,6 +265,20 @@ impl World {
         {
             node.look(now);
         }
+    }
+
+    /// The nodes whose engines look for this one at another address; those
+    /// whose engine does not run learn it when they start.
+    fn unaware_of(&self, name: &str) -> Vec<String> {
+        let Some(own) = self.nodes.get(name) else {
+            return Vec::new();
+        };
+        let others = self.nodes.values();
+        let unaware = others.filter(|node| {
+            let knows = node.peers.get(name) == Some(&own.address);
+            node.name != name && node.engine.is_some() && !knows
+        });
+        unaware.map(|node| node.name.clone()).collect()
     }
 
     fn read_donor(&self, name: &str, id: dynomite_lifecycle::OrderId) -> Event {

@@ -9,18 +9,18 @@
     reason = "each test uses another part of the world, and switches of its own"
 )]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dynomite_api::Token;
 use dynomite_api::contract::{
-    ClusterRef, Consistency, Donor, EngineFacts, EngineSettings, EngineState, Grant,
-    HealthSettings, NodeDesired, NodeIdentity, NodePhase, Peer, StoreFacts, StoreRole,
+    ClusterRef, Consistency, Cut, Donor, EngineFacts, EngineSettings, EngineState, Grant,
+    HealthSettings, NodeDesired, NodeIdentity, NodePhase, Peer, Received, StoreFacts, StoreRole,
     StoreSettings,
 };
 use dynomite_lifecycle::{
-    Beginning, DonorSight, Effect, EngineObservation, EngineSight, Event, Lifecycle, Order,
-    OrderId, Outline, PingAnswer, ProcessEvent, ProcessName, Record, ReplicaLink, StoreObservation,
-    StoreSight,
+    Beginning, CutSight, DonorSight, Effect, EngineObservation, EngineSight, Event, Lifecycle,
+    Order, OrderId, Outline, PingAnswer, ProcessEvent, ProcessName, Record, ReplicaLink,
+    StoreObservation, StoreSight,
 };
 use jiff::Timestamp;
 
@@ -37,6 +37,10 @@ const REPLICA_LAG: usize = 3;
 const COPY_STEPS: u64 = 5;
 /// Bytes of the replication stream for one write.
 const WRITE_BYTES: u64 = 100;
+/// Steps after which a coordinator has said how far it is.
+const POSITION_DELAY: u64 = 2;
+/// The one coordinator of the ring's writes.
+const COORDINATOR: &str = "c";
 /// Steps after which an engine drops what it holds (its `timeout`, 5 s).
 const HOLD_STEPS: u64 = 100;
 
@@ -59,6 +63,10 @@ pub struct Engine {
     pub state: EngineState,
     held: Vec<(u64, u64)>,
     requests: u64,
+    /// Since when it holds writes, and from which on it has them all.
+    capture: Option<(u64, Option<u64>)>,
+    /// What it has received: nothing before it has adopted a donor's.
+    pub received: Received,
 }
 
 /// The rest of the ring, of which the donor is a part.
@@ -95,11 +103,27 @@ pub struct World {
     /// The engine answers, but takes no other state.
     pub engine_deaf: bool,
     pub disk_full: bool,
+    /// Whether the engines number their writes, as ours do.
+    pub numbered: bool,
+    /// Whether the donor's engine does.
+    pub donor_numbers: bool,
+    /// The coordinator has no connection to this node.
+    pub cut_off: bool,
+    /// The engine has lost something of what it held.
+    pub capture_void: bool,
+    /// Nodes that do not know this one's address.
+    pub unaware: Vec<String>,
+    /// How far the donor's stream is let through, bytes.
+    limit: Option<u64>,
+    /// Writes that were applied to what the store had them in already.
+    pub twice: Vec<u64>,
     pub probing: bool,
     pub exited: bool,
     /// Whether somebody changed store or engine behind the node's back since it
     /// last looked.
     pub meddled: bool,
+    /// Whether somebody ever did.
+    pub was_meddled: bool,
     /// Effects in words, for transcripts.
     pub log: Vec<String>,
     incarnations: u64,
@@ -222,9 +246,17 @@ impl World {
             link_stands: false,
             engine_deaf: false,
             disk_full: false,
+            numbered: false,
+            donor_numbers: true,
+            cut_off: false,
+            capture_void: false,
+            unaware: Vec::new(),
+            limit: None,
+            twice: Vec::new(),
             probing: true,
             exited: false,
             meddled: false,
+            was_meddled: false,
             log: Vec::new(),
             incarnations: 0,
             orders: VecDeque::new(),
@@ -279,6 +311,7 @@ impl World {
             Effect::Start(name) => return self.start(name),
             Effect::Stop { process, .. } => return self.stop(process),
             Effect::Withdraw => self.exposed = false,
+            Effect::OpenStream => self.limit = None,
             Effect::Save(record) => {
                 if !self.disk_full {
                     self.record = *record;
@@ -336,6 +369,8 @@ impl World {
                     state,
                     held: Vec::new(),
                     requests: 0,
+                    capture: None,
+                    received: Received::default(),
                 });
             }
             _ => {}
@@ -427,6 +462,7 @@ impl World {
     /// The sidecar crashes and starts again with what is on disk.
     pub fn sidecar_restarts(&mut self) {
         self.orders.clear();
+        self.limit = None;
         let desired = Some(self.desired.clone());
         self.life = life(desired, self.record.clone(), self.exposed);
         self.send(Event::Tick);
@@ -513,12 +549,18 @@ impl World {
             if let Some(engine) = &mut self.engine {
                 engine.requests += 1;
                 match engine.state {
-                    EngineState::WritesOnly => engine.held.push((self.step, write)),
+                    EngineState::WritesOnly if !self.cut_off => {
+                        engine.held.push((self.step, write));
+                        if let Some((_, first)) = &mut engine.capture {
+                            first.get_or_insert(write);
+                        }
+                    }
                     EngineState::Resuming | EngineState::Normal if reaches => {
                         if let Some(store) = &mut self.store
                             && store.role == StoreRole::Primary
+                            && !store.has.insert(write)
                         {
-                            store.has.insert(write);
+                            self.twice.push(write);
                         }
                     }
                     _ => {}
@@ -551,7 +593,13 @@ impl World {
         if self.ring.lengths.len() > REPLICA_LAG {
             self.ring.lengths.pop_front();
         }
-        let length = self.ring.lengths.front().copied().unwrap_or_default();
+        let mut length = self.ring.lengths.front().copied().unwrap_or_default();
+        while self
+            .limit
+            .is_some_and(|limit| self.offset_of(length) > limit)
+        {
+            length -= 1;
+        }
         let (step, offset, history) = (self.step, self.offset_of(length), self.donor_history());
         let reachable = self.ring.reachable && self.life.donor().is_some();
         let Some(store) = &mut self.store else { return };
@@ -575,6 +623,15 @@ impl World {
         let Some(engine) = &mut self.engine else {
             return;
         };
+        match &mut engine.capture {
+            _ if engine.state != EngineState::WritesOnly => engine.capture = None,
+            // A session that broke may have lost something.
+            Some((since, first)) if self.cut_off => (*since, *first) = (step, None),
+            Some((since, first)) if step - *since >= POSITION_DELAY => {
+                first.get_or_insert(self.ring.next);
+            }
+            _ => {}
+        }
         engine.held.retain(|(since, _)| step - since < HOLD_STEPS);
         if !matches!(engine.state, EngineState::Resuming | EngineState::Normal) || !exposed {
             return;
@@ -582,9 +639,11 @@ impl World {
         if let Some(store) = &mut self.store
             && store.role == StoreRole::Primary
         {
-            store
-                .has
-                .extend(engine.held.drain(..).map(|(_, write)| write));
+            for (_, write) in engine.held.drain(..) {
+                if !store.has.insert(write) {
+                    self.twice.push(write);
+                }
+            }
         }
     }
 
@@ -622,14 +681,54 @@ impl World {
                     offset: self.donor_offset(),
                     keys: self.ring.applied.len() as u64,
                     primary: true,
+                    data_bytes: 1000,
                 };
                 return Event::Donor(id, sight);
             }
-            Order::EngineState(_) if self.engine_deaf => return failed("no answer"),
+            Order::EngineState(_) | Order::CommitCapture(_) if self.engine_deaf => {
+                return failed("no answer");
+            }
             Order::EngineState(state) => match &mut self.engine {
-                Some(engine) => engine.state = state,
+                Some(engine) => {
+                    engine.state = state;
+                    engine.capture =
+                        (state == EngineState::WritesOnly).then_some((self.step, None));
+                }
                 None => return failed("no engine"),
             },
+            Order::AskPeers => return Event::Introduced(id, self.unaware.clone()),
+            Order::PauseStream => match &self.store {
+                Some(store) if store.role == StoreRole::Replica && self.ring.reachable => {
+                    self.limit = Some(store.offset);
+                }
+                _ => return failed("there is no stream"),
+            },
+            Order::ReadCut if !self.ring.reachable => return failed("connection refused"),
+            Order::ReadCut => return Event::Cut(id, self.donor_cut()),
+            Order::LetThrough { history, offset } => {
+                let is = self.store.as_ref().map_or(u64::MAX, |store| store.offset);
+                if history != self.donor_history() || is > offset {
+                    return failed("the stream is past that");
+                }
+                self.limit = Some(offset);
+            }
+            Order::CheckCapture(received) => {
+                if let Err(why) = self.covers(&received) {
+                    return Event::Failed(id, why);
+                }
+            }
+            Order::CommitCapture(received) => {
+                if let Err(why) = self.covers(&received) {
+                    return Event::Failed(id, why);
+                }
+                if let Some(engine) = &mut self.engine {
+                    engine
+                        .held
+                        .retain(|(_, write)| !received.is_past(COORDINATOR, *write));
+                    engine.state = EngineState::Resuming;
+                    engine.received = *received;
+                }
+            }
             Order::Consistency(_) => {
                 if self.engine.is_none() {
                     return failed("no engine");
@@ -642,6 +741,40 @@ impl World {
             }
         }
         Event::Done(id)
+    }
+
+    /// What the donor's store has, and what its engine had given it.
+    fn donor_cut(&self) -> CutSight {
+        if !self.donor_numbers {
+            let why = "its engine does not number its writes".to_owned();
+            return CutSight::Unnumbered { why };
+        }
+        let mut received = Received::default();
+        let last = self.ring.applied.last().copied().unwrap_or_default();
+        for number in 1..=last {
+            received.source_mut(COORDINATOR).arrived(number);
+        }
+        CutSight::Cut(Box::new(Cut {
+            replication_id: self.donor_history(),
+            offset: self.donor_offset(),
+            keys: self.ring.applied.len() as u64,
+            received,
+        }))
+    }
+
+    fn covers(&self, received: &Received) -> Result<(), String> {
+        let engine = self.engine.as_ref().ok_or("no engine")?;
+        if engine.state != EngineState::WritesOnly || self.capture_void {
+            return Err("nothing is captured".to_owned());
+        }
+        let first = engine.capture.and_then(|(_, first)| first);
+        let first: BTreeMap<String, u64> = first
+            .map(|first| (COORDINATOR.to_owned(), first))
+            .into_iter()
+            .collect();
+        received
+            .is_followed_by(&first)
+            .map_err(|name| format!("{name} is not covered"))
     }
 
     fn look_at_store(&self) -> StoreObservation {
@@ -671,6 +804,7 @@ impl World {
                 bytes_total: None,
                 offset: store.offset,
             }),
+            left: None,
         })
     }
 
@@ -697,7 +831,7 @@ impl World {
                 version: String::new(),
                 uptime_seconds: 1,
                 peers_connected: None,
-                received: None,
+                received: self.numbered.then(|| engine.received.clone()),
             },
             ping,
             client_requests: engine.requests,

@@ -6,18 +6,21 @@ use std::time::Duration;
 
 use dynomite_api::contract::{DesiredMark, NodeDesired, NodePhase, NodeReport};
 use dynomite_lifecycle::{
-    Beginning, Effect, Event, Lifecycle, Order, OrderId, ProcessName, Record, accept,
+    Beginning, Effect, Event, Lifecycle, Order, OrderId, ProcessName, Record, StoreObservation,
+    accept,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use super::donor::{self, DonorOrder, Reach};
 use super::engine::{self, EngineOrder};
 use super::pace::{Ear, Pace, Said};
 use super::store::{self, StoreOrder};
 use super::{disk, sockets};
 use crate::launch;
 use crate::shared::{Input, Refused, Site, View};
+use crate::tunnel::Gate;
 
 /// Orders and messages that may wait between the driver and its tasks. There is
 /// one order at a time; the rest is for those whose answers nobody awaits any more.
@@ -67,7 +70,8 @@ pub(super) struct Driver {
     engine_launcher: launch::Client,
     store_orders: mpsc::Sender<(OrderId, StoreOrder)>,
     engine_orders: mpsc::Sender<(OrderId, EngineOrder)>,
-    donor_orders: mpsc::Sender<(OrderId, ())>,
+    donor_orders: mpsc::Sender<(OrderId, DonorOrder)>,
+    gate: Arc<Gate>,
     writings: mpsc::Sender<Writing>,
     pace: watch::Sender<Pace>,
     view: watch::Sender<View>,
@@ -85,6 +89,7 @@ impl Driver {
         site: Arc<Site>,
         heard: mpsc::Receiver<Input>,
         inputs: &mpsc::Sender<Input>,
+        reach: Reach,
     ) -> Self {
         let clock = Clock::new();
         let desired = disk::load_desired(&site);
@@ -111,14 +116,8 @@ impl Driver {
             ear(orders, &pace),
             saying.clone(),
         ));
-        let (donor_orders, orders) = mpsc::channel(QUEUE);
-        tokio::spawn(store::attend_donor(
-            Arc::clone(&site),
-            orders,
-            saying.clone(),
-        ));
         let (writings, to_write) = mpsc::channel(RECORD_QUEUE);
-        tokio::spawn(write(Arc::clone(&site), to_write, saying));
+        tokio::spawn(write(Arc::clone(&site), to_write, saying.clone()));
         let now = clock.now();
         let phase = (life.outline(now).phase, now);
         let desired = desired.map(Arc::new);
@@ -136,6 +135,16 @@ impl Driver {
             store_socket: sockets::current(&site),
             operator_heard_at: None,
         });
+        let gate = Arc::clone(&reach.gate);
+        let (donor_orders, orders) = mpsc::channel(QUEUE);
+        let shown = view.subscribe();
+        tokio::spawn(donor::attend(
+            Arc::clone(&site),
+            reach,
+            shown,
+            orders,
+            saying,
+        ));
         Self {
             store_launcher: launcher(ProcessName::Store),
             engine_launcher: launcher(ProcessName::Engine),
@@ -147,6 +156,7 @@ impl Driver {
             store_orders,
             engine_orders,
             donor_orders,
+            gate,
             writings,
             pace,
             view,
@@ -174,7 +184,7 @@ impl Driver {
                     None => return,
                 },
                 said = self.said.recv() => match said {
-                    Some(said) => self.handle(event_of(said)),
+                    Some(said) => self.handle(self.event_of(said)),
                     None => return,
                 },
                 () = tokio::time::sleep_until(next_tick) => {
@@ -275,6 +285,7 @@ impl Driver {
                     tracing::error!(%error, "cannot take the store's socket from the engine");
                 }
             }
+            Effect::OpenStream => self.gate.open(),
             Effect::Save(record) => {
                 if self.writings.try_send(Writing::Save(record)).is_err() {
                     tracing::warn!("the disk is too slow to keep what the node remembers");
@@ -313,9 +324,53 @@ impl Driver {
             Order::Consistency(consistency) => {
                 self.order_engine(id, EngineOrder::Consistency(consistency))
             }
-            Order::ReadDonor => self.donor_orders.try_send((id, ())).is_ok(),
+            Order::CheckCapture(received) => {
+                self.order_engine(id, EngineOrder::CheckCapture(received))
+            }
+            Order::CommitCapture(received) => {
+                self.order_engine(id, EngineOrder::CommitCapture(received))
+            }
+            Order::PauseStream => {
+                return Some(match self.gate.pause() {
+                    Ok(()) => Event::Done(id),
+                    Err(why) => Event::Failed(id, why),
+                });
+            }
+            Order::LetThrough { history, offset } => {
+                self.order_donor(id, DonorOrder::LetThrough { history, offset })
+            }
+            Order::ReadDonor => self.order_donor(id, DonorOrder::Read),
+            Order::ReadCut => self.order_donor(id, DonorOrder::Cut),
+            Order::AskPeers => self.order_donor(id, DonorOrder::Peers),
         };
         (!passed).then(|| Event::Failed(id, "too many orders wait already".to_owned()))
+    }
+
+    fn event_of(&self, said: Said) -> Event {
+        match said {
+            Said::Store(mut observation) => {
+                self.add_copied(&mut observation);
+                Event::Store(observation)
+            }
+            Said::Engine(observation) => Event::Engine(observation),
+            Said::Done(id) => Event::Done(id),
+            Said::Donor(id, sight) => Event::Donor(id, sight),
+            Said::Cut(id, sight) => Event::Cut(id, sight),
+            Said::Introduced(id, unaware) => Event::Introduced(id, unaware),
+            Said::Failed(id, why) => Event::Failed(id, why),
+        }
+    }
+
+    /// The store counts what it has read only when it reads from a file; the
+    /// tunnel has seen it all.
+    fn add_copied(&self, observation: &mut StoreObservation) {
+        if let StoreObservation::Facts(sight) = observation
+            && let Some(link) = &mut sight.link
+        {
+            let copied = self.gate.copied();
+            link.bytes_done = link.bytes_done.max(copied.done);
+            link.bytes_total = link.bytes_total.or(copied.total);
+        }
     }
 
     fn order_store(&self, id: OrderId, order: StoreOrder) -> bool {
@@ -324,6 +379,10 @@ impl Driver {
 
     fn order_engine(&self, id: OrderId, order: EngineOrder) -> bool {
         self.engine_orders.try_send((id, order)).is_ok()
+    }
+
+    fn order_donor(&self, id: OrderId, order: DonorOrder) -> bool {
+        self.donor_orders.try_send((id, order)).is_ok()
     }
 
     fn launcher(&self, name: ProcessName) -> &launch::Client {
@@ -382,16 +441,6 @@ fn ear<T>(orders: mpsc::Receiver<(OrderId, T)>, pace: &watch::Sender<Pace>) -> E
         orders,
         pace: pace.subscribe(),
         next: Instant::now(),
-    }
-}
-
-fn event_of(said: Said) -> Event {
-    match said {
-        Said::Store(observation) => Event::Store(observation),
-        Said::Engine(observation) => Event::Engine(observation),
-        Said::Done(id) => Event::Done(id),
-        Said::Donor(id, sight) => Event::Donor(id, sight),
-        Said::Failed(id, why) => Event::Failed(id, why),
     }
 }
 

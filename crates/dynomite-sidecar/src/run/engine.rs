@@ -5,30 +5,28 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dynomite_api::contract::{Consistency, EngineFacts, EngineState};
+use dynomite_api::contract::{Consistency, EngineFacts, EngineState, Received};
 use dynomite_lifecycle::{EngineObservation, EngineSight, PingAnswer};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::pace::{Ear, ORDER_LIMIT, Pace, Said, Turn};
+use crate::engine_rest::{get, post};
 use crate::shared::Site;
 
-/// The longest answer that is read; Netflix's `/info` has about 6 KiB for each peer.
-const BODY_LIMIT: usize = 4 << 20;
-
 /// What is ordered of the engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum EngineOrder {
     /// Be in this state.
     State(EngineState),
     /// Use this consistency.
     Consistency(Consistency),
+    /// Say whether what it has captured follows this.
+    CheckCapture(Box<Received>),
+    /// Take this over, and let go what follows it.
+    CommitCapture(Box<Received>),
 }
 
 /// Looks at the engine and carries out orders, until the driver ends.
@@ -107,7 +105,9 @@ fn read_info(info: &Value, state: EngineState) -> EngineSight {
             version: text("version"),
             uptime_seconds: either("uptime").unwrap_or_default(),
             peers_connected: either("peers_connected").and_then(|n| u32::try_from(n).ok()),
-            received: None,
+            received: info
+                .get("received")
+                .and_then(|received| serde_json::from_value(received.clone()).ok()),
         },
         ping: PingAnswer::NotAsked,
         client_requests: count("client_read_requests") + count("client_write_requests"),
@@ -141,43 +141,23 @@ async fn obey(admin: SocketAddr, order: EngineOrder) -> Result<(), String> {
                 get(admin, &format!("/set_consistency/{what}/{level}")).await?;
             }
         }
+        EngineOrder::CheckCapture(received) => {
+            post(admin, "/capture/check", json(&received)?).await?;
+        }
+        EngineOrder::CommitCapture(received) => {
+            let answer = post(admin, "/capture/commit", json(&received)?).await?;
+            let answer = String::from_utf8_lossy(&answer);
+            tracing::info!(
+                answer = answer.trim(),
+                "the engine has taken over from the donor"
+            );
+        }
     }
     Ok(())
 }
 
-/// One request over one connection; an error is words.
-async fn get(admin: SocketAddr, path: &str) -> Result<Bytes, String> {
-    let stream = TcpStream::connect(admin)
-        .await
-        .map_err(|error| format!("cannot be reached at its REST port: {error}"))?;
-    let broken = |error: hyper::Error| format!("broke off at {path}: {error}");
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    let request = Request::get(path)
-        .header(header::HOST, "localhost")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), BODY_LIMIT)
-            .collect()
-            .await
-            .map_err(|error| format!("broke off at {path}: {error}"))?;
-        if status != StatusCode::OK {
-            return Err(format!("answered {path} with {status}"));
-        }
-        Ok(body.to_bytes())
-    };
-    tokio::pin!(connection);
-    tokio::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        // The connection may be over before its answer has been taken.
-        _ = &mut connection => exchange.await,
-    }
+fn json(received: &Received) -> Result<Vec<u8>, String> {
+    serde_json::to_vec(received).map_err(|error| error.to_string())
 }
 
 /// Asks as a client would, over a connection of its own.
@@ -259,11 +239,17 @@ mod tests {
         let info = json!({
             "incarnation": "i-1", "version": "0.1.0", "uptime": 1,
             "client_in_flight": 3, "peers_connected": 5,
+            "received": { "i-2": { "last": 9 } },
             "dyn_o_mite": { "client_read_requests": 1 }
         });
         let sight = read_info(&info, EngineState::Standby);
         assert_eq!(sight.in_flight, Some(3));
         assert_eq!(sight.facts.peers_connected, Some(5));
         assert_eq!(sight.facts.incarnation, "i-1");
+        let received = sight.facts.received.expect("it numbers");
+        assert!(received.is_past("i-2", 9));
+        let silent = json!({ "received": null });
+        let sight = read_info(&silent, EngineState::Standby);
+        assert_eq!(sight.facts.received, None, "a foreign engine is near");
     }
 }

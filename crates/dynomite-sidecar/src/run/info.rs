@@ -79,7 +79,14 @@ impl<'a> Info<'a> {
             empty: self.is_empty(),
             replication_id: self.text("master_replid").to_owned(),
             link: (role == StoreRole::Replica).then(|| self.link()),
+            left: self.left(),
         })
+    }
+
+    /// The history before its own; it says where that one would have gone on.
+    fn left(&self) -> Option<(String, u64)> {
+        let next: u64 = self.text("second_repl_offset").parse().ok()?;
+        Some((self.text("master_replid2").to_owned(), next.checked_sub(1)?))
     }
 
     fn link(&self) -> ReplicaLink {
@@ -115,6 +122,7 @@ impl<'a> Info<'a> {
             offset,
             keys: Self::keys(self.text("db0")),
             primary: self.text("role") == "master",
+            data_bytes: self.number("used_memory_dataset"),
         })
     }
 }
@@ -137,7 +145,7 @@ mod tests {
         assert_eq!(sight.facts.keys, 3);
         assert_eq!(sight.facts.replication_offset, 42);
         assert!(!sight.empty);
-        assert_eq!(sight.link, None);
+        assert_eq!((sight.link, sight.left), (None, None));
         assert_eq!(sight.facts.complaint, None);
     }
 
@@ -151,6 +159,18 @@ mod tests {
         assert!(link.up && !link.copying);
         assert_eq!(link.offset, 40, "applied, not read");
         assert!(sight.empty);
+    }
+
+    #[test]
+    fn a_replica_that_became_a_primary_says_where_it_left_its_donor() {
+        let never = "master_replid2:0000\r\nsecond_repl_offset:-1\r\n";
+        let once = "master_replid2:r0\r\nsecond_repl_offset:1001\r\n";
+        let left = |more: &str| {
+            let text = format!("{PRIMARY}{more}");
+            Info::parse(&text).store(None).expect("is an INFO").left
+        };
+        assert_eq!(left(never), None);
+        assert_eq!(left(once), Some(("r0".to_owned(), 1000)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod desired_file;
 mod disk;
+mod donor;
 mod driver;
 mod engine;
 #[cfg(test)]
@@ -84,6 +85,7 @@ impl Arguments {
             tls_dir: absolute(&self.tls_dir),
             listen: self.listen.unwrap_or_else(everywhere),
             local: self.local,
+            address: own_address(),
             ports: Ports {
                 client: self.client_port,
                 peer: self.peer_port,
@@ -103,13 +105,15 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// The pod's own address.
+fn own_address() -> Option<IpAddr> {
+    std::env::var(env::POD_IP).ok()?.parse().ok()
+}
+
 /// Every address of this machine: both families where there are both. The
 /// pod's own address tells which family a pod without both has.
 fn everywhere() -> IpAddr {
-    let own: Option<IpAddr> = std::env::var(env::POD_IP)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    match own {
+    match own_address() {
         Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     }
@@ -130,14 +134,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let site = Arc::new(arguments.site());
     disk::prepare(&site).context("cannot prepare the node's directories")?;
     let (inputs, heard) = mpsc::channel(INPUT_QUEUE);
-    let driver = driver::Driver::new(Arc::clone(&site), heard, &inputs);
+    let credentials = secure::Credentials::watch(site.tls_dir.clone());
+    let gate = Arc::<tunnel::Gate>::default();
+    let reach = donor::Reach {
+        client: secure::Client::new(credentials.clone()),
+        gate: Arc::clone(&gate),
+    };
+    let driver = driver::Driver::new(Arc::clone(&site), heard, &inputs, reach);
     let view = driver.view();
     tokio::spawn(pass_on_signals(inputs.clone())?);
     if let Some(file) = arguments.desired {
         let follow = desired_file::follow(file, Arc::clone(&site), view.clone(), inputs.clone());
         tokio::spawn(follow);
     }
-    let credentials = secure::Credentials::watch(site.tls_dir.clone());
     let traffic = Arc::<tunnel::Traffic>::default();
     let plain = plain::serve(&site, view.clone(), inputs.clone(), Arc::clone(&traffic));
     let secure = secure::serve(
@@ -147,7 +156,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         inputs.clone(),
         Arc::clone(&traffic),
     );
-    let tunnel = tunnel::serve(&site, credentials, view, inputs, traffic);
+    let tunnel = tunnel::serve(&site, credentials, view, inputs, traffic, gate);
     tokio::select! {
         () = driver.run() => Ok(ExitCode::SUCCESS),
         ended = plain => ended_early("the plain port", ended),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dynomite_lifecycle::{DonorSight, EngineObservation, OrderId, StoreObservation};
+use dynomite_lifecycle::{CutSight, DonorSight, EngineObservation, OrderId, StoreObservation};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -31,6 +31,10 @@ pub(super) enum Said {
     Done(OrderId),
     /// The donor was read.
     Donor(OrderId, DonorSight),
+    /// A moment of the donor was read.
+    Cut(OrderId, CutSight),
+    /// The peers were asked; those that do not know this node, by host.
+    Introduced(OrderId, Vec<String>),
     /// An order failed.
     Failed(OrderId, String),
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dynomite_lifecycle::{DonorSight, OrderId, StoreObservation, StoreSight};
+use dynomite_lifecycle::{DonorSight, StoreObservation, StoreSight};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
@@ -37,23 +37,6 @@ pub(super) async fn attend(site: Arc<Site>, mut ear: Ear<StoreOrder>, said: mpsc
             Turn::Order(id, order) => Said::answer(id, store.obey(order).await),
             Turn::Look(pace) => Said::Store(store.look(pace.timeout).await),
             Turn::End => return,
-        };
-        if said.send(message).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Reads the donor, until the driver ends.
-pub(super) async fn attend_donor(
-    site: Arc<Site>,
-    mut orders: mpsc::Receiver<(OrderId, ())>,
-    said: mpsc::Sender<Said>,
-) {
-    while let Some((id, ())) = orders.recv().await {
-        let message = match read_donor(&site).await {
-            Ok(sight) => Said::Donor(id, sight),
-            Err(why) => Said::Failed(id, why),
         };
         if said.send(message).await.is_err() {
             return;
@@ -181,7 +164,7 @@ async fn connect(address: ConnectionAddr) -> RedisResult<MultiplexedConnection> 
 }
 
 /// Each time over a new stream: the donor's sidecar decides anew each time.
-async fn read_donor(site: &Site) -> Result<DonorSight, String> {
+pub(super) async fn read_donor(site: &Site) -> Result<DonorSight, String> {
     let tunnel = site.replication();
     let read = async {
         let address = ConnectionAddr::Tcp(tunnel.ip().to_string(), tunnel.port());

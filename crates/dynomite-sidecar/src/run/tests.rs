@@ -9,9 +9,11 @@ use dynomite_lifecycle::Refusal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::donor::Reach;
 use super::driver::Driver;
 use super::fakes::Fakes;
 use crate::fixture;
+use crate::secure::{Client, Credentials};
 use crate::shared::{INPUT_QUEUE, Input, Site, View};
 
 /// Longer than anything takes here, also on a busy machine.
@@ -39,7 +41,11 @@ struct Node {
 impl Node {
     fn start(site: &Site) -> Self {
         let (inputs, heard) = mpsc::channel(INPUT_QUEUE);
-        let driver = Driver::new(Arc::new(site.clone()), heard, &inputs);
+        let reach = Reach {
+            client: Client::new(Credentials::watch(site.tls_dir.clone())),
+            gate: Arc::default(),
+        };
+        let driver = Driver::new(Arc::new(site.clone()), heard, &inputs, reach);
         Self {
             view: driver.view(),
             inputs,

@@ -4,14 +4,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dynomite_api::contract::{Donor, PATH_REPLICATION, UPGRADE_REPLICATION};
+use dynomite_api::contract::{
+    Donor, PATH_CUT, PATH_REPLICATION, PATH_RING, Peer, RingView, UPGRADE_REPLICATION,
+};
+use dynomite_lifecycle::CutSight;
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
+use hyper::http::request;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -24,6 +31,13 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long one address may take to accept.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a donor may take to name a moment: writes are held meanwhile.
+const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The largest moment or ring map that is read, bytes: what has been received
+/// of some thousand coordinators.
+const CUT_LIMIT: usize = 4 * 1024 * 1024;
 
 /// The largest refusal that is read, bytes.
 const REFUSAL_LIMIT: usize = 64 * 1024;
@@ -66,24 +80,67 @@ impl Client {
             .unwrap_or_else(|_| Err(format!("{} did not answer in time", donor.name)))
     }
 
+    /// Reads a moment of the donor's store, on behalf of `ask`.
+    ///
+    /// # Errors
+    /// In words why there is none; the donor's own words if it refused.
+    pub(crate) async fn cut(
+        &self,
+        donor: &Donor,
+        ask: &ReplicationAsk,
+    ) -> Result<CutSight, String> {
+        let asked = async {
+            let request = donor_request(PATH_CUT, donor, ask).body(Empty::new());
+            let mut sender = self.reach(&Place::of(donor)).await?;
+            let response = sender.send_request(request.map_err(words)?);
+            let response = response.await.map_err(words)?;
+            match response.status() {
+                StatusCode::OK => {
+                    let cut = json(response, CUT_LIMIT).await?;
+                    Ok(CutSight::Cut(Box::new(cut)))
+                }
+                StatusCode::NOT_IMPLEMENTED => {
+                    let why = refusal(response).await;
+                    Ok(CutSight::Unnumbered { why })
+                }
+                _ => Err(refusal(response).await),
+            }
+        };
+        tokio::time::timeout(CUT_TIMEOUT, asked)
+            .await
+            .unwrap_or_else(|_| Err(format!("{} did not answer in time", donor.name)))
+    }
+
+    /// Reads where the engine of `peer` looks for its peers; `port` is that of
+    /// its sidecar.
+    ///
+    /// # Errors
+    /// In words why it cannot be read.
+    pub(crate) async fn ring(&self, peer: &Peer, port: u16) -> Result<RingView, String> {
+        let request = Request::get(PATH_RING)
+            .header(HOST, &peer.host)
+            .body(Empty::new())
+            .map_err(words)?;
+        let place = Place {
+            host: &peer.host,
+            address: peer.address.as_deref(),
+            port,
+        };
+        let mut sender = self.reach(&place).await?;
+        let response = sender.send_request(request).await.map_err(words)?;
+        if response.status() == StatusCode::OK {
+            return json(response, CUT_LIMIT).await;
+        }
+        Err(refusal(response).await)
+    }
+
     async fn open(&self, donor: &Donor, ask: &ReplicationAsk) -> Result<ReplicationStream, String> {
-        let configs = self
-            .credentials
-            .configs()
-            .ok_or("this node has no certificate yet")?;
-        let name = ServerName::try_from(donor.host.clone()).map_err(words)?;
-        let stream = connect(donor).await?;
-        // Acknowledgements of replication are small and waited for.
-        let _ = stream.set_nodelay(true);
-        let stream = TlsConnector::from(configs.client)
-            .connect(name, stream)
-            .await
+        let request = donor_request(PATH_REPLICATION, donor, ask)
+            .header(CONNECTION, "upgrade")
+            .header(UPGRADE, UPGRADE_REPLICATION)
+            .body(Empty::new())
             .map_err(words)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(words)?;
-        tokio::spawn(connection.with_upgrades());
-        let request = request(donor, ask).map_err(words)?;
+        let mut sender = self.reach(&Place::of(donor)).await?;
         let mut response = sender.send_request(request).await.map_err(words)?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response).await);
@@ -95,24 +152,62 @@ impl Client {
         let upgraded = hyper::upgrade::on(&mut response).await.map_err(words)?;
         Ok(TokioIo::new(upgraded))
     }
+
+    /// A connection to another node's sidecar, for one request.
+    async fn reach(&self, place: &Place<'_>) -> Result<SendRequest<Empty<Bytes>>, String> {
+        let configs = self
+            .credentials
+            .configs()
+            .ok_or("this node has no certificate yet")?;
+        let name = ServerName::try_from(place.host.to_owned()).map_err(words)?;
+        let stream = connect(place).await?;
+        // Acknowledgements of replication are small and waited for.
+        let _ = stream.set_nodelay(true);
+        let stream = TlsConnector::from(configs.client)
+            .connect(name, stream)
+            .await
+            .map_err(words)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(words)?;
+        tokio::spawn(connection.with_upgrades());
+        Ok(sender)
+    }
+}
+
+/// Where a node's sidecar is.
+struct Place<'a> {
+    host: &'a str,
+    address: Option<&'a str>,
+    port: u16,
+}
+
+impl<'a> Place<'a> {
+    fn of(donor: &'a Donor) -> Self {
+        Self {
+            host: &donor.host,
+            address: donor.address.as_deref(),
+            port: donor.port,
+        }
+    }
 }
 
 fn words(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-/// By the address that the operator last saw, else by name: a donor that has
+/// By the address that the operator last saw, else by name: a node that has
 /// moved is found again although the operator is away.
-async fn connect(donor: &Donor) -> Result<TcpStream, String> {
-    let known = donor.address.as_deref().map(str::parse::<IpAddr>);
+async fn connect(to: &Place<'_>) -> Result<TcpStream, String> {
+    let known = to.address.map(str::parse::<IpAddr>);
     if let Some(Ok(address)) = known
-        && let Ok(stream) = dial(SocketAddr::new(address, donor.port)).await
+        && let Ok(stream) = dial(SocketAddr::new(address, to.port)).await
     {
         return Ok(stream);
     }
-    let host = donor.host.as_str();
+    let host = to.host;
     let mut last = format!("{host} has no address");
-    for address in tokio::net::lookup_host((host, donor.port))
+    for address in tokio::net::lookup_host((host, to.port))
         .await
         .map_err(|error| format!("{host} is not found: {error}"))?
     {
@@ -128,22 +223,25 @@ async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
     tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await?
 }
 
-fn request(
-    donor: &Donor,
-    ask: &ReplicationAsk,
-) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
-    Request::get(PATH_REPLICATION)
+fn donor_request(path: &str, donor: &Donor, ask: &ReplicationAsk) -> request::Builder {
+    Request::get(path)
         .header(HOST, &donor.host)
-        .header(CONNECTION, "upgrade")
-        .header(UPGRADE, UPGRADE_REPLICATION)
         .header(HEADER_DONOR, &donor.name)
         .header(HEADER_NODE, &ask.node)
         .header(HEADER_TOKEN, ask.token.to_string())
         .header(HEADER_CLUSTER, &ask.cluster_uid)
-        .body(Empty::new())
 }
 
-async fn refusal(response: Response<hyper::body::Incoming>) -> String {
+async fn json<T: DeserializeOwned>(
+    response: Response<Incoming>,
+    limit: usize,
+) -> Result<T, String> {
+    let body = Limited::new(response.into_body(), limit).collect().await;
+    let body = body.map_err(words)?.to_bytes();
+    serde_json::from_slice(&body).map_err(words)
+}
+
+async fn refusal(response: Response<Incoming>) -> String {
     let status = response.status();
     let body = Limited::new(response.into_body(), REFUSAL_LIMIT)
         .collect()

@@ -4,10 +4,8 @@
 //! one node could else empty all the others through their replication streams.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use crate::tunnel::Tapped;
 
 /// The longest line of a request, bytes; replication needs far less.
 const LINE_LIMIT: usize = 512;
@@ -133,53 +131,9 @@ fn refused(why: &str) -> io::Error {
 }
 
 /// A peer's stream, whose reads fail at the first request that is not allowed.
-#[derive(Debug)]
-pub(super) struct Guarded<S> {
-    stream: S,
-    guard: Guard,
-}
-
-impl<S> Guarded<S> {
-    /// Watches over what is read from `stream`.
-    pub(super) fn new(stream: S) -> Self {
-        Self {
-            stream,
-            guard: Guard::default(),
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Poll::Ready(Ok(())) = polled {
-            self.guard.pass(&buffer.filled()[before..])?;
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+pub(super) fn guarded<S>(stream: S) -> Tapped<S, impl FnMut(&[u8]) -> io::Result<()>> {
+    let mut guard = Guard::default();
+    Tapped::new(stream, move |bytes: &[u8]| guard.pass(bytes))
 }
 
 #[cfg(test)]

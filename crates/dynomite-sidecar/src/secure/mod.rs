@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `PUT /v1/desired` | operator | 200 with the report; 409 with the report and why |
 //! | `GET /v1/report` | operator, node | 200 with the report |
+//! | `GET /v1/cut` | node | 200 with a moment of the store; 409 and why; 501 when the engine does not number |
+//! | `GET /v1/ring` | operator, node | 200 with the addresses in the engine's ring map |
 //! | `GET /v1/replication`, `Upgrade: dynomite-replication` | node | 101, then the store's own bytes; 409 and why |
 //!
 //! Whoever has no certificate of the cluster's authority ends at the handshake;
@@ -53,7 +55,7 @@ pub(crate) async fn serve(
     traffic: Arc<Traffic>,
 ) -> anyhow::Result<()> {
     let listener = http::listen(site.listen, site.ports.secure)?;
-    let server = Server::new(credentials, inputs, view, traffic);
+    let server = Server::new(credentials, inputs, view, traffic, site.admin());
     server.run(listener).await;
     Ok(())
 }

@@ -8,8 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use dynomite_api::Token;
 use dynomite_api::contract::{
-    NodeDesired, NodeReport, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, UPGRADE_REPLICATION,
+    NodeDesired, NodeReport, PATH_CUT, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, PATH_RING,
+    UPGRADE_REPLICATION,
 };
+use dynomite_lifecycle::CutSight;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
@@ -23,9 +25,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::credentials::Credentials;
-use super::guard::Guarded;
+use super::guard::guarded;
 use super::identity::Identity;
 use super::{HEADER_CLUSTER, HEADER_DONOR, HEADER_NODE, HEADER_TOKEN};
+use crate::engine_rest as engine;
 use crate::http::{self, Answer, Door, failure, wrong_method};
 use crate::shared::{Input, ReplicationAsk, View};
 use crate::tunnel::{Traffic, pipe};
@@ -61,6 +64,8 @@ pub(super) struct Server {
     view: watch::Receiver<View>,
     traffic: Arc<Traffic>,
     streams: Arc<Semaphore>,
+    /// The engine's REST.
+    admin: SocketAddr,
 }
 
 /// What is asked for.
@@ -69,6 +74,8 @@ enum Route {
     Desired,
     Report,
     Replication,
+    Cut,
+    Ring,
 }
 
 impl Route {
@@ -77,6 +84,8 @@ impl Route {
             PATH_DESIRED => Some(Self::Desired),
             PATH_REPORT => Some(Self::Report),
             PATH_REPLICATION => Some(Self::Replication),
+            PATH_CUT => Some(Self::Cut),
+            PATH_RING => Some(Self::Ring),
             _ => None,
         }
     }
@@ -84,15 +93,17 @@ impl Route {
     fn method(self) -> Method {
         match self {
             Self::Desired => Method::PUT,
-            Self::Report | Self::Replication => Method::GET,
+            Self::Report | Self::Replication | Self::Cut | Self::Ring => Method::GET,
         }
     }
 
     fn open_to(self, identity: &Identity) -> bool {
         match self {
             Self::Desired => *identity == Identity::Operator,
-            Self::Report => matches!(identity, Identity::Operator | Identity::Node),
-            Self::Replication => *identity == Identity::Node,
+            Self::Report | Self::Ring => {
+                matches!(identity, Identity::Operator | Identity::Node)
+            }
+            Self::Replication | Self::Cut => *identity == Identity::Node,
         }
     }
 }
@@ -107,12 +118,14 @@ struct Conflict<'a> {
 }
 
 impl Server {
-    /// A server that asks the driver through `inputs` and counts its copies in `traffic`.
+    /// A server that asks the driver through `inputs` and the engine at `admin`,
+    /// and counts its copies in `traffic`.
     pub(crate) fn new(
         credentials: Credentials,
         inputs: mpsc::Sender<Input>,
         view: watch::Receiver<View>,
         traffic: Arc<Traffic>,
+        admin: SocketAddr,
     ) -> Self {
         Self {
             credentials,
@@ -120,6 +133,7 @@ impl Server {
             view,
             traffic,
             streams: Arc::new(Semaphore::new(STREAMS)),
+            admin,
         }
     }
 
@@ -182,7 +196,7 @@ impl Server {
 
     async fn answer(self, request: Request<Incoming>, identity: &Identity) -> Answer {
         let Some(route) = Route::of(request.uri().path()) else {
-            let remedy = "ask for /v1/desired, /v1/report or /v1/replication";
+            let remedy = "ask for /v1/desired, /v1/report, /v1/replication, /v1/cut or /v1/ring";
             return failure(StatusCode::NOT_FOUND, "no such path", remedy);
         };
         if !route.open_to(identity) {
@@ -199,6 +213,8 @@ impl Server {
             Route::Desired => self.desired(request).await,
             Route::Report => self.report(identity),
             Route::Replication => self.replication(request).await,
+            Route::Cut => self.cut(request).await,
+            Route::Ring => self.ring(request).await,
         }
     }
 
@@ -257,33 +273,74 @@ impl Server {
         .map_err(|error| Box::new(failure(StatusCode::SERVICE_UNAVAILABLE, error, "try again")))
     }
 
-    async fn replication(self, mut request: Request<Incoming>) -> Answer {
-        let refused = |status, error: String, remedy| failure(status, error, remedy);
-        let ask = match replication_ask(request.headers()) {
+    /// Whether a peer may copy this node now; the answer to send if not.
+    async fn grant(&self, headers: &HeaderMap) -> Result<ReplicationAsk, Box<Answer>> {
+        let refused = |status, error: String, remedy| Err(Box::new(failure(status, error, remedy)));
+        let ask = match replication_ask(headers) {
             Ok(ask) => ask,
             Err(error) => return refused(StatusCode::BAD_REQUEST, error, "ask as the nodes do"),
         };
         let own = self.view.borrow().report.node.clone();
-        let meant = header(request.headers(), HEADER_DONOR).unwrap_or_default();
+        let meant = header(headers, HEADER_DONOR).unwrap_or_default();
         if meant != own {
             let error = format!("this is {own}, not {meant}");
             let remedy = "look the donor's address up again";
             return refused(StatusCode::CONFLICT, error, remedy);
+        }
+        let granted = self.ask(|reply| Input::Replication(ask.clone(), reply));
+        match granted.await? {
+            Ok(()) => Ok(ask),
+            Err(why) => refused(StatusCode::CONFLICT, why, "try another donor, or later"),
+        }
+    }
+
+    /// A moment of this node's store, for a peer that copies it.
+    async fn cut(self, request: Request<Incoming>) -> Answer {
+        if let Err(answer) = self.grant(request.headers()).await {
+            return *answer;
+        }
+        match engine::read_cut(self.admin).await {
+            Ok(CutSight::Cut(cut)) => http::json(StatusCode::OK, &*cut),
+            Ok(CutSight::Unnumbered { why }) => {
+                let remedy = "copy without numbers; that is not exact";
+                failure(StatusCode::NOT_IMPLEMENTED, why, remedy)
+            }
+            Err(why) => failure(StatusCode::CONFLICT, why, "try again"),
+        }
+    }
+
+    /// Where this node's engine looks for the others.
+    async fn ring(self, request: Request<Incoming>) -> Answer {
+        let meant = header(request.headers(), "host").unwrap_or_default();
+        let desired = self.view.borrow().desired.clone();
+        let own = desired.map(|desired| desired.node.host.clone());
+        if own.as_deref() != Some(meant) {
+            let error = format!("this is {}, not {meant}", own.unwrap_or_default());
+            let remedy = "look the node's address up again";
+            return failure(StatusCode::CONFLICT, error, remedy);
+        }
+        match engine::read_ring(self.admin).await {
+            Ok(ring) => http::json(StatusCode::OK, &ring),
+            Err(why) => failure(StatusCode::SERVICE_UNAVAILABLE, why, "try again"),
+        }
+    }
+
+    async fn replication(self, mut request: Request<Incoming>) -> Answer {
+        let refused = |status, error: String, remedy| failure(status, error, remedy);
+        let upgrade = header(request.headers(), "upgrade").unwrap_or_default();
+        if !upgrade.eq_ignore_ascii_case(UPGRADE_REPLICATION) {
+            let error = format!("header upgrade must be {UPGRADE_REPLICATION}");
+            return refused(StatusCode::BAD_REQUEST, error, "ask as the nodes do");
         }
         let Ok(place) = self.streams.clone().try_acquire_owned() else {
             let error = format!("{STREAMS} copies are under way already");
             let remedy = "try another donor, or later";
             return refused(StatusCode::SERVICE_UNAVAILABLE, error, remedy);
         };
-        let granted = self.ask(|reply| Input::Replication(ask.clone(), reply));
-        match granted.await {
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => {
-                let remedy = "try another donor, or later";
-                return refused(StatusCode::CONFLICT, why, remedy);
-            }
+        let ask = match self.grant(request.headers()).await {
+            Ok(ask) => ask,
             Err(answer) => return *answer,
-        }
+        };
         let socket = self.view.borrow().store_socket.clone();
         let store = match UnixStream::connect(&socket).await {
             Ok(store) => store,
@@ -294,6 +351,7 @@ impl Server {
             }
         };
         let upgrade = hyper::upgrade::on(&mut request);
+        let own = self.view.borrow().report.node.clone();
         tokio::spawn(self.donate(upgrade, store, ask, place));
         switching(&own)
     }
@@ -315,7 +373,7 @@ impl Server {
         let sent = &self.traffic.sent;
         let before = sent.load(Ordering::Relaxed);
         let end = tokio::select! {
-            ended = pipe(store, Guarded::new(TokioIo::new(peer)), sent) => match ended {
+            ended = pipe(store, guarded(TokioIo::new(peer)), sent) => match ended {
                 Ok(()) => "closed by the peer".to_owned(),
                 Err(error) => error.to_string(),
             },
@@ -347,9 +405,6 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 fn replication_ask(headers: &HeaderMap) -> Result<ReplicationAsk, String> {
     let wanted = |name| header(headers, name).ok_or_else(|| format!("header {name} is missing"));
-    if !wanted("upgrade")?.eq_ignore_ascii_case(UPGRADE_REPLICATION) {
-        return Err(format!("header upgrade must be {UPGRADE_REPLICATION}"));
-    }
     let token = wanted(HEADER_TOKEN)?;
     Ok(ReplicationAsk {
         node: wanted(HEADER_NODE)?.to_owned(),

@@ -135,7 +135,8 @@ impl Node {
         let traffic = Arc::<Traffic>::default();
         let listener = http::listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Server::new(credentials.clone(), inputs, shown, traffic.clone());
+        let admin = SocketAddr::from(([127, 0, 0, 1], 9));
+        let server = Server::new(credentials.clone(), inputs, shown, traffic.clone(), admin);
         tokio::spawn(server.run(listener));
         Self {
             authority,
@@ -408,7 +409,7 @@ fn tunnel(node: &Node, view: View) -> (SocketAddr, watch::Sender<View>, mpsc::Re
     let listener = http::listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
     let address = listener.local_addr().unwrap();
     let client = Client::new(node.credentials.clone());
-    let tunnel = Tunnel::new(client, inputs, shown, node.traffic.clone());
+    let tunnel = Tunnel::new(client, inputs, shown, node.traffic.clone(), Arc::default());
     tokio::spawn(tunnel.run(listener));
     (address, view, received)
 }
@@ -435,12 +436,12 @@ async fn the_tunnel_leads_to_the_donor_of_the_warm_up_and_to_nobody_else() {
 
     view.send_modify(|view| view.donor = Some(node.donor()));
     let mut local = TcpStream::connect(address).await.unwrap();
-    local.write_all(b"PSYNC").await.unwrap();
+    local.write_all(b"PING\n").await.unwrap();
     let (mut remote, _) = store.accept().await.unwrap();
     let mut heard = [0; 5];
     remote.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"PSYNC");
-    remote.write_all(b"data").await.unwrap();
+    assert_eq!(&heard, b"PING\n");
+    remote.write_all(b"+OK\n").await.unwrap();
     local.read_exact(&mut heard[..4]).await.unwrap();
     assert_eq!(node.traffic.received.load(Ordering::Relaxed), 4);
 
@@ -450,7 +451,7 @@ async fn the_tunnel_leads_to_the_donor_of_the_warm_up_and_to_nobody_else() {
         ..node.donor()
     };
     view.send_modify(|view| view.donor = Some(moved));
-    remote.write_all(b"more").await.unwrap();
+    remote.write_all(b"+OK\n").await.unwrap();
     local.read_exact(&mut heard[..4]).await.unwrap();
     view.send_modify(|view| view.donor = None);
     closed(local).await;

@@ -5,7 +5,10 @@
 //! map in the desired document counts. While no warm-up is on, connections are
 //! closed at once; when it ends or the donor changes, its streams are cut.
 
+mod gate;
 mod pipe;
+mod relay;
+mod tap;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -18,7 +21,10 @@ use crate::http::{self, Door};
 use crate::secure::{Client, Credentials};
 use crate::shared::{Input, ReplicationAsk, Site, View};
 
+pub(crate) use gate::Gate;
 pub(crate) use pipe::pipe;
+use relay::relay;
+pub(crate) use tap::Tapped;
 
 /// Connections at a time: the store's replication link, its predecessor that
 /// is not closed yet, and the sidecar's own questions to the donor.
@@ -40,6 +46,7 @@ pub(crate) struct Tunnel {
     inputs: mpsc::Sender<Input>,
     view: watch::Receiver<View>,
     traffic: Arc<Traffic>,
+    gate: Arc<Gate>,
 }
 
 /// Serves the tunnel for as long as the task lives.
@@ -52,27 +59,30 @@ pub(crate) async fn serve(
     view: watch::Receiver<View>,
     inputs: mpsc::Sender<Input>,
     traffic: Arc<Traffic>,
+    gate: Arc<Gate>,
 ) -> anyhow::Result<()> {
     let address = site.replication();
     let listener = http::listen(address.ip(), address.port())?;
-    let tunnel = Tunnel::new(Client::new(credentials), inputs, view, traffic);
+    let tunnel = Tunnel::new(Client::new(credentials), inputs, view, traffic, gate);
     tunnel.run(listener).await;
     Ok(())
 }
 
 impl Tunnel {
-    /// A tunnel that tells the driver through `inputs` when a donor refuses.
+    /// A tunnel through `gate` that tells the driver through `inputs` when a donor refuses.
     pub(crate) fn new(
         client: Client,
         inputs: mpsc::Sender<Input>,
         view: watch::Receiver<View>,
         traffic: Arc<Traffic>,
+        gate: Arc<Gate>,
     ) -> Self {
         Self {
             client,
             inputs,
             view,
             traffic,
+            gate,
         }
     }
 
@@ -115,7 +125,8 @@ impl Tunnel {
                 return;
             }
         };
-        if let Err(error) = pipe(stream, local, &self.traffic.received).await {
+        let received = &self.traffic.received;
+        if let Err(error) = relay(stream, local, &self.gate, received).await {
             tracing::debug!(donor = donor.name, %error, "the stream from the donor ended");
         }
     }
@@ -123,7 +134,7 @@ impl Tunnel {
 
 /// Whom to connect to now, and as whom: nobody but the donor of the warm-up
 /// that is on, and only while the ring map knows it.
-fn wanted(view: &View) -> Option<(Donor, ReplicationAsk)> {
+pub(crate) fn wanted(view: &View) -> Option<(Donor, ReplicationAsk)> {
     let desired = view.desired.as_deref()?;
     let wanted = view.donor.as_ref()?;
     // The map's entry, because it has the newest address.
