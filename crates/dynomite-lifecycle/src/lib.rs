@@ -32,8 +32,8 @@
 //! healthy; a store whose incarnation is not the proven one is unproven.
 
 mod accept;
-mod cut;
 mod decide;
+mod distrust;
 mod drain;
 mod effect;
 mod event;
@@ -54,7 +54,7 @@ mod watched;
 pub use accept::{Refusal, accept};
 pub use effect::{Addressee, Effect, Note, Order};
 pub use event::{
-    CutSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
+    DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
     ProcessName, ReplicaLink, StoreObservation, StoreSight,
 };
 pub use lifecycle::{Beginning, Lifecycle};
