@@ -32,6 +32,7 @@
 //! healthy; a store whose incarnation is not the proven one is unproven.
 
 mod accept;
+mod cut;
 mod decide;
 mod distrust;
 mod drain;
@@ -54,7 +55,7 @@ mod watched;
 pub use accept::{Refusal, accept};
 pub use effect::{Addressee, Effect, Note, Order};
 pub use event::{
-    DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
+    CutSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
     ProcessName, ReplicaLink, StoreObservation, StoreSight,
 };
 pub use lifecycle::{Beginning, Lifecycle};

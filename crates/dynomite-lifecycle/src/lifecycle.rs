@@ -16,7 +16,7 @@ use crate::process::{Change, Process};
 use crate::readiness::Withdrawal;
 use crate::reason;
 use crate::record::{ProofRecord, Record};
-use crate::state::{Failure, InFlight, State};
+use crate::state::{Entry, Failure, InFlight, State};
 use crate::time::{after, elapsed};
 use crate::watched::Watched;
 
@@ -52,6 +52,8 @@ pub struct Lifecycle {
     pub(crate) engine: Watched<EngineSight>,
     pub(crate) record: Record,
     pub(crate) exposed: bool,
+    /// Whether the donor's stream is held back, or may be.
+    pub(crate) stream_held: bool,
     pub(crate) slot: Option<InFlight>,
     last_order: u64,
     pub(crate) failure: Option<Failure>,
@@ -84,6 +86,7 @@ impl Lifecycle {
             engine: Watched::new(),
             record: beginning.record,
             exposed: beginning.exposed,
+            stream_held: false,
             slot: None,
             last_order: 0,
             failure: None,
@@ -132,6 +135,16 @@ impl Lifecycle {
             Event::Donor(id, sight) => {
                 if self.answered(id).is_some() {
                     self.read_donor(now, &sight);
+                }
+            }
+            Event::Cut(id, sight) => {
+                if self.answered(id).is_some() {
+                    self.cut_read(now, sight);
+                }
+            }
+            Event::Introduced(id, unaware) => {
+                if self.answered(id).is_some() {
+                    self.introduced(now, unaware);
                 }
             }
             Event::Failed(id, why) => {
@@ -243,7 +256,7 @@ impl Lifecycle {
         match flying.order.addressee() {
             Addressee::Store => self.store.outdate(),
             Addressee::Engine => self.engine.outdate(),
-            Addressee::Files | Addressee::Donor => {}
+            Addressee::Files | Addressee::Donor | Addressee::Tunnel => {}
         }
         Some(flying.order)
     }
@@ -271,6 +284,9 @@ impl Lifecycle {
             // Counted from the order on: what may be open must be closed.
             self.exposed = true;
         }
+        if order == Order::PauseStream {
+            self.stream_held = true;
+        }
         self.effects.push(Effect::Order(id, order.clone()));
         self.slot = Some(InFlight {
             id,
@@ -288,7 +304,15 @@ impl Lifecycle {
             Order::Consistency(set) => self.consistency = Some(*set),
             Order::StoreSetting { name, value } => self.setting_taken(name, value),
             Order::CopyDonor | Order::Detach => self.warm_up_order_done(now, order),
-            Order::Expose | Order::EngineState(_) | Order::ReadDonor => {}
+            Order::PauseStream | Order::CheckCapture(_) | Order::LetThrough { .. } => {
+                self.cut_order_done(now, order);
+            }
+            Order::CommitCapture(_) => self.committed(),
+            Order::Expose
+            | Order::EngineState(_)
+            | Order::ReadDonor
+            | Order::ReadCut
+            | Order::AskPeers => {}
         }
     }
 
@@ -307,8 +331,14 @@ impl Lifecycle {
             Order::Expose => self.exposed_failed(now, &why),
             Order::StoreSetting { name, value } => self.setting_refused(name, value, &why),
             Order::CopyDonor | Order::Detach | Order::ReadDonor => {
-                self.warm_up_order_failed(now, &why);
+                self.warm_up_order_failed(now, order, &why);
             }
+            Order::AskPeers
+            | Order::PauseStream
+            | Order::ReadCut
+            | Order::CheckCapture(_)
+            | Order::LetThrough { .. } => self.cut_order_failed(now, order, &why),
+            Order::CommitCapture(_) => self.commit_failed(now, &why),
             // Both are ordered again as long as they are not so.
             Order::EngineState(_) | Order::Consistency(_) => {
                 self.note(false, reason::ENGINE_UNRESPONSIVE, why);
@@ -370,6 +400,7 @@ impl Lifecycle {
     /// The data counts as unproven from now on.
     pub(crate) fn unprove(&mut self, now: Timestamp, reason: &'static str, message: String) {
         self.withdraw();
+        self.open_stream();
         self.slot = None;
         if self.record.proof.take().is_some() {
             self.save();
@@ -457,7 +488,15 @@ impl Lifecycle {
         const BUSY: Duration = Duration::from_millis(50);
         /// Where it waits for others.
         const IDLE: Duration = Duration::from_millis(200);
+        /// While writes are held: they are waited for.
+        const CUT: Duration = Duration::from_millis(10);
         match &self.state {
+            State::WarmUp(copy) if copy.step.cut_until().is_some() => CUT,
+            State::Recording { entry, .. } | State::Opening { entry, .. }
+                if matches!(entry, Entry::Copy { .. }) =>
+            {
+                CUT
+            }
             State::Open { .. } => {
                 Duration::from_millis(u64::from(self.patience().interval_ms)).max(BUSY)
             }

@@ -32,6 +32,22 @@ pub const COPY_STALLED: &str = "CopyStalled";
 pub const COPY_OUTRUN: &str = "CopyOutrun";
 /// The copy is empty and the donor is not.
 pub const COPY_EMPTY: &str = "CopyEmpty";
+/// The copy is not what its donor was at the same offset.
+pub const COPY_DIFFERS: &str = "CopyDiffers";
+/// The donor names no moment to take over at.
+pub const CUT_REFUSED: &str = "CutRefused";
+/// A coordinator has no connection to this node, or has not said how far it is.
+pub const CUT_NOT_COVERED: &str = "CutNotCovered";
+/// The copy cannot take over exactly, because an engine does not number its writes.
+pub const CUT_NOT_EXACT: &str = "CutNotExact";
+/// What the engine held while the copy ended is not complete.
+pub const CAPTURE_LOST: &str = "CaptureLost";
+/// The donor's stream broke off during the cut.
+pub const STREAM_BROKEN: &str = "StreamBroken";
+/// Other nodes must learn this one's address first.
+pub const INTRODUCING: &str = "AwaitingIntroduction";
+/// They did not learn it in time.
+pub const NOT_INTRODUCED: &str = "NotIntroduced";
 /// The store ended.
 pub const STORE_ENDED: &str = "StoreEnded";
 /// The store is another incarnation than the proven one.
