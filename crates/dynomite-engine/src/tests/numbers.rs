@@ -9,7 +9,10 @@ use dynomite_protocol::resp::Request;
 use super::world::{TIMEOUT, World, ring, settings};
 use crate::RunState::{Normal, Resuming, Standby, WritesOnly};
 use crate::limits::MAX_LINK_UNSENT_BYTES;
-use crate::{Conn, CutRefused, Engine, LinkId, NotCaptured, Now, Output, SessionId, SessionKind};
+use crate::protection::Protection;
+use crate::{
+    Conn, Cut, CutRefused, Engine, LinkId, NotCaptured, Now, Output, SessionId, SessionKind,
+};
 
 fn received(world: &World, node: usize) -> Received {
     world.nodes[node].engine.received(world.now()).unwrap()
@@ -308,11 +311,16 @@ impl Alone {
         alone
     }
 
+    /// The peer says something.
     fn heard(&mut self, bytes: &str) {
-        let link = self.engine.links[1].as_ref().unwrap().attempt;
+        self.heard_of(LinkId(1), bytes);
+    }
+
+    fn heard_of(&mut self, link: LinkId, bytes: &str) {
+        let attempt = self.engine.link(link).unwrap().attempt;
         let bytes = BytesMut::from(bytes.as_bytes());
         self.engine
-            .handle_link_bytes(Now::default(), LinkId(1), link, bytes);
+            .handle_link_bytes(Now::default(), link, attempt, bytes);
     }
 
     fn write(&mut self) {
@@ -380,6 +388,68 @@ fn our_engine_is_introduced_before_the_first_number() {
     assert!(introduction.is_some() && introduction < number, "{told}");
     alone.heard("$2014$ 1 5 0 1 1 *1 d *7\r\n+PONG\r\n");
     assert!(alone.engine.received(Now::default()).is_ok());
+}
+
+const INFO: &str = "role:master\r\nmaster_replid:abc\r\nmaster_repl_offset:77\r\n\
+    db0:keys=3,expires=1,avg_ttl=0\r\n";
+
+fn cut(alone: &mut Alone, answer: &str) -> Result<Box<Cut>, CutRefused> {
+    let wanted = alone.engine.handle_cut(Now::default()).unwrap();
+    alone.heard_of(LinkId::STORE, answer);
+    let outputs = std::iter::from_fn(|| alone.engine.poll_output());
+    let mut cuts = outputs.filter_map(|output| match output {
+        Output::Cut { id, outcome } => Some((id, outcome)),
+        _ => None,
+    });
+    let (id, outcome) = cuts.next().unwrap();
+    assert_eq!(id, wanted);
+    outcome
+}
+
+#[test]
+fn a_cut_has_what_was_sent_before_it_and_no_write_that_the_store_refused() {
+    let info = format!("${}\r\n{INFO}\r\n", INFO.len());
+    for (without, missing) in [
+        (None, &[(2, 2)][..]),
+        (Some(Protection::LossesInCuts), &[][..]),
+    ] {
+        let mut alone = Alone::new();
+        alone.heard("$2014$ 0 14 0 1 1 *1 n *0\r\n");
+        alone.engine.without = without;
+        for _ in 0..3 {
+            alone.write();
+        }
+        // The answers come after the cut was asked for.
+        let answers = format!("+OK\r\n-OOM no\r\n+OK\r\n{info}");
+        let cut = cut(&mut alone, &answers).unwrap();
+        let place = (cut.replication_id.as_str(), cut.offset, cut.keys);
+        assert_eq!(place, ("abc", 77, 3));
+        let source = &cut.received.sources()["dc1-r0-0"];
+        assert_eq!(last_and_missing(source), (3, missing));
+    }
+}
+
+#[test]
+fn a_cut_needs_a_primary_that_says_where_it_is() {
+    for (from, to) in [
+        ("role:master", "role:slave"),
+        ("master_replid", "x"),
+        ("offset:77", "offset:x"),
+        ("keys=3", "x"),
+    ] {
+        let text = INFO.replace(from, to);
+        let answer = format!("${}\r\n{text}\r\n", text.len());
+        let outcome = cut(&mut Alone::new(), &answer);
+        assert!(
+            matches!(outcome, Err(CutRefused::Answer(_))),
+            "{to}: {outcome:?}"
+        );
+    }
+    let error = cut(&mut Alone::new(), "-NOPERM no\r\n").unwrap_err();
+    assert!(error.to_string().contains("NOPERM"), "{error}");
+    let empty = INFO.replace("db0:keys=3,expires=1,avg_ttl=0", "");
+    let answer = format!("${}\r\n{empty}\r\n", empty.len());
+    assert_eq!(cut(&mut Alone::new(), &answer).unwrap().keys, 0);
 }
 
 #[test]

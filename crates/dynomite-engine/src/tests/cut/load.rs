@@ -78,7 +78,7 @@ impl Client {
 }
 
 /// What may go wrong besides delays.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Troubles {
     /// Connections between nodes break, and pairs of nodes cannot connect for a while.
     pub(super) network: bool,
@@ -93,12 +93,20 @@ pub(super) struct Troubles {
 }
 
 impl Troubles {
+    pub(super) const NONE: Self = Self {
+        network: false,
+        congestion: false,
+        stores: false,
+        crash: None,
+        donor: None,
+    };
+
     pub(super) fn any(random: &mut Random, newcomer: Option<usize>) -> Self {
         let mut troubles = Self {
             network: random.one_in(2),
             congestion: random.one_in(3),
             stores: random.one_in(5),
-            ..Self::default()
+            ..Self::NONE
         };
         if random.one_in(3) {
             troubles.crash = Some(random.pick(&[1, 3, 5]));

@@ -299,9 +299,9 @@ fn first_wrong(setup: &Setup) -> Option<(u64, String)> {
 
 #[test]
 fn each_protection_is_needed() {
-    use Protection::{CopiedNumbers, Coverage, Given, LateNumbers, LossesInCuts, LostWrites};
+    use Protection::{CopiedNumbers, Coverage, Given, LateNumbers, LostWrites};
     let newcomer = Some(NEWCOMER);
-    let quiet = Troubles::default();
+    let quiet = Troubles::NONE;
     let network = Troubles {
         network: true,
         ..quiet
@@ -319,7 +319,6 @@ fn each_protection_is_needed() {
         (Some(LateNumbers), newcomer, quiet),
         (Some(CopiedNumbers), newcomer, quiet),
         (Some(Coverage), newcomer, network),
-        (Some(LossesInCuts), newcomer, stores),
         (Some(Given), None, congestion),
         (Some(LostWrites), None, stores),
     ] {
