@@ -14,3 +14,4 @@ pub mod limits;
 pub mod manifest;
 pub mod ownership;
 pub mod rdb;
+pub mod transfer;
