@@ -5,7 +5,7 @@ mod rig;
 use std::io::Write as _;
 use std::time::Duration;
 
-use rig::{Node, Provider, Store, eventually, http, socket_dir};
+use rig::{Node, Provider, REPLICATION_ID, Store, eventually, http, socket_dir};
 
 const TOKEN: u32 = 1_383_429_731;
 
@@ -115,6 +115,76 @@ fn the_admin_port_speaks_as_the_original_does() {
     let posted = http(&node.admin, "POST /state/standby HTTP/1.0\r\n\r\n").unwrap();
     assert!(posted.ends_with("OK\r\n"));
     assert_eq!(get("/state/get_state"), "State: NORMAL\n");
+}
+
+#[test]
+fn a_newcomer_takes_over_at_the_cut_of_its_donor() {
+    let dir = socket_dir("cut");
+    let stores = ["a", "b"].map(|name| Store::start(&dir.join(format!("{name}.sock"))));
+    let provider = Provider::start();
+    let extra = "  dyn_seed_provider: florida_provider\n  gos_interval: 250\n";
+    let [newcomer, donor] = [("a", "r1"), ("b", "r2")]
+        .map(|(name, rack)| Node::start(&dir, name, rack, TOKEN, extra, Some(&provider)));
+    provider.set(&format!("{}|{}", newcomer.seed(), donor.seed()));
+    for node in [&newcomer, &donor] {
+        eventually("the peer is connected", || {
+            node.info()["peers"][0]["connected"] == true
+        });
+    }
+    let (status, words) = newcomer.post("/capture/check", "{}");
+    assert_eq!(status, 409, "{words}");
+    assert!(words.contains("only in WRITES_ONLY"), "{words}");
+    for state in ["standby", "writes_only"] {
+        newcomer.get(&format!("/state/{state}"));
+    }
+    let (status, words) = newcomer.try_get("/cut");
+    assert_eq!(status, 409);
+    assert!(words.contains("WRITES_ONLY, not NORMAL"), "{words}");
+
+    let mut client = donor.client();
+    assert_eq!(client.ask(&["SET", "k", "v"]), "+OK\r\n");
+    let (status, body) = donor.try_get("/cut");
+    assert_eq!(status, 200, "{body}");
+    let cut: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(cut["replicationId"], REPLICATION_ID);
+    assert_eq!((&cut["offset"], &cut["keys"]), (&1234.into(), &1.into()));
+    let coordinator = donor.info()["incarnation"].as_str().unwrap().to_owned();
+    assert_eq!(cut["received"][&coordinator]["last"], 1);
+    assert_eq!(client.ask(&["SET", "l", "v"]), "+OK\r\n");
+    eventually("both are held", || newcomer.info()["held_writes"] == 2);
+
+    let received = cut["received"].to_string();
+    let check = newcomer.post("/capture/check", &received);
+    assert_eq!(check, (200, "{\n  \"covered\": true\n}\n".to_owned()));
+    let unknown = r#"{"nobody": {"last": 3}}"#;
+    let (status, words) = newcomer.post("/capture/commit", unknown);
+    assert!(
+        status == 409 && words.contains("coordinator nobody"),
+        "{words}"
+    );
+    assert_eq!(newcomer.post("/capture/commit", "x").0, 400);
+    assert_eq!(newcomer.try_get("/capture/commit").0, 405);
+
+    let (status, done) = newcomer.post("/capture/commit", &received);
+    let done: serde_json::Value = serde_json::from_str(&done).unwrap();
+    assert_eq!(
+        (status, &done["applied"], &done["dropped"]),
+        (200, &1.into(), &1.into())
+    );
+    eventually("the later write is executed", || {
+        stores[0].get("l").is_some()
+    });
+    assert_eq!(stores[0].get("k"), None, "the copy would have brought it");
+    assert_eq!(
+        newcomer.get("/state/get_state").unwrap(),
+        "State: RESUMING\n"
+    );
+    assert_eq!(newcomer.info()["received"], donor.info()["received"]);
+    let metrics = newcomer.get("/metrics").unwrap();
+    assert!(
+        metrics.contains("\ndynomite_missing_writes 0\n"),
+        "{metrics}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-pub use store::Store;
+pub use store::{REPLICATION_ID, Store};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -160,6 +160,20 @@ impl Node {
             .map(|(_, body)| body.to_owned())
     }
 
+    /// Posts a body; returns the status and the body of the answer.
+    pub fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let length = body.len();
+        let request =
+            format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+        answer_of(&http(&self.admin, &request).unwrap())
+    }
+
+    /// Gets a path; returns the status too.
+    pub fn try_get(&self, path: &str) -> (u16, String) {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        answer_of(&http(&self.admin, &request).unwrap())
+    }
+
     pub fn info(&self) -> serde_json::Value {
         let body = self.get("/info").unwrap_or_default();
         serde_json::from_str(&body).unwrap_or_default()
@@ -191,6 +205,12 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn answer_of(response: &str) -> (u16, String) {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap();
+    (status.parse().unwrap(), body.to_owned())
 }
 
 pub fn http(address: &SocketAddr, request: &str) -> Option<String> {

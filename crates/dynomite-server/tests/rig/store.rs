@@ -11,6 +11,9 @@ use bytes::BytesMut;
 use dynomite_protocol::limits::Limits;
 use dynomite_protocol::resp::{Request, RequestParser, write};
 
+/// What every store here says about itself.
+pub const REPLICATION_ID: &str = "f9718e654c0e1a2b9c3b6df5ad39393deb7f49e6";
+
 #[derive(Default)]
 struct Shared {
     data: HashMap<String, String>,
@@ -19,7 +22,7 @@ struct Shared {
     stopped: bool,
 }
 
-/// Knows PING, GET and SET. It ends, with its connections, when it is dropped.
+/// Knows PING, GET, SET and INFO. It ends, with its connections, when it is dropped.
 pub struct Store {
     path: PathBuf,
     shared: Arc<Mutex<Shared>>,
@@ -103,6 +106,14 @@ fn execute(data: &mut HashMap<String, String>, request: &Request) -> bytes::Byte
         "set" => {
             data.insert(word(1), word(2));
             write::status_reply("OK")
+        }
+        "info" => {
+            let keys = data.len();
+            let text = format!(
+                "# Replication\r\nrole:master\r\nmaster_replid:{REPLICATION_ID}\r\n\
+                 master_repl_offset:1234\r\n# Keyspace\r\ndb0:keys={keys},expires=0\r\n"
+            );
+            write::bulk_reply(text.as_bytes())
         }
         _ => write::error_reply("ERR unknown command"),
     }
