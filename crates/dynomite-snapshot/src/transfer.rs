@@ -149,15 +149,15 @@ impl Download {
             raw: expected,
             ..
         } = &self.snapshot;
-        same("the object's size", stored.bytes, expected_stored.bytes)?;
+        same("the object's size", &stored.bytes, &expected_stored.bytes)?;
         same(
             "the object's SHA-256",
-            stored.sha256,
-            expected_stored.sha256,
+            &stored.sha256,
+            &expected_stored.sha256,
         )?;
         let raw = Extent::from(&summary);
-        same("the RDB's size", raw.bytes, expected.bytes)?;
-        same("the RDB's SHA-256", raw.sha256, expected.sha256)?;
+        same("the RDB's size", &raw.bytes, &expected.bytes)?;
+        same("the RDB's SHA-256", &raw.sha256, &expected.sha256)?;
         Ok(Some(summary))
     }
 
@@ -169,11 +169,11 @@ impl Download {
     }
 }
 
-fn same<T: PartialEq + ToString>(what: &'static str, found: T, expected: T) -> Result<(), Error> {
+fn same<T: PartialEq + ToString>(what: &'static str, found: &T, expected: &T) -> Result<(), Error> {
     if found == expected {
         return Ok(());
     }
-    Err(differ(what, &found, &expected))
+    Err(differ(what, found, expected))
 }
 
 fn differ(what: &'static str, found: &impl ToString, expected: &impl ToString) -> Error {
