@@ -47,6 +47,7 @@ impl Lifecycle {
                 };
                 self.slot = None;
                 self.open_stream();
+                self.renewal = None;
                 if self.record.proof.take().is_some() {
                     self.save();
                 }
@@ -121,7 +122,12 @@ impl Lifecycle {
     /// Whether clients have stopped asking. An engine that counts its open
     /// requests must have none; one that does not must have answered and heard
     /// nothing new for as long.
-    fn quiet(&self, now: Timestamp, since: Timestamp, still: Option<(u64, Timestamp)>) -> Quiet {
+    pub(crate) fn quiet(
+        &self,
+        now: Timestamp,
+        since: Timestamp,
+        still: Option<(u64, Timestamp)>,
+    ) -> Quiet {
         if elapsed(now, since) >= QUIET_LIMIT || !self.engine_process.is_up() {
             return Quiet::Yes;
         }
@@ -144,7 +150,8 @@ impl Lifecycle {
     }
 }
 
-enum Quiet {
+/// Whether clients have stopped asking; if not, what to compare with next.
+pub(crate) enum Quiet {
     Yes,
     No(Option<(u64, Timestamp)>),
 }

@@ -34,7 +34,6 @@
 mod accept;
 mod cut;
 mod decide;
-mod distrust;
 mod drain;
 mod effect;
 mod event;
@@ -46,6 +45,7 @@ mod process;
 mod readiness;
 pub mod reason;
 mod record;
+mod renewal;
 mod settings;
 mod state;
 mod time;

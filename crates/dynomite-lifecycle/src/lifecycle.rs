@@ -16,6 +16,7 @@ use crate::process::{Change, Process};
 use crate::readiness::Withdrawal;
 use crate::reason;
 use crate::record::{ProofRecord, Record};
+use crate::renewal::Renewal;
 use crate::state::{Entry, Failure, InFlight, State};
 use crate::time::{after, elapsed};
 use crate::watched::Watched;
@@ -54,6 +55,8 @@ pub struct Lifecycle {
     pub(crate) exposed: bool,
     /// Whether the donor's stream is held back, or may be.
     pub(crate) stream_held: bool,
+    /// How a proof that is distrusted is given up, while the node is open.
+    pub(crate) renewal: Option<Renewal>,
     pub(crate) slot: Option<InFlight>,
     last_order: u64,
     pub(crate) failure: Option<Failure>,
@@ -87,6 +90,7 @@ impl Lifecycle {
             record: beginning.record,
             exposed: beginning.exposed,
             stream_held: false,
+            renewal: None,
             slot: None,
             last_order: 0,
             failure: None,
@@ -135,6 +139,7 @@ impl Lifecycle {
             Event::Donor(id, sight) => {
                 if self.answered(id).is_some() {
                     self.read_donor(now, &sight);
+                    self.renewal_donor_read(now, &sight);
                 }
             }
             Event::Cut(id, sight) => {
@@ -332,6 +337,7 @@ impl Lifecycle {
             Order::StoreSetting { name, value } => self.setting_refused(name, value, &why),
             Order::CopyDonor | Order::Detach | Order::ReadDonor => {
                 self.warm_up_order_failed(now, order, &why);
+                self.refused_to_renew(now, &why);
             }
             Order::AskPeers
             | Order::PauseStream
@@ -376,9 +382,6 @@ impl Lifecycle {
 
     /// What follows from where the node is; `None` when it stays there.
     fn step(&mut self, now: Timestamp) -> Option<State> {
-        if let Some(why) = self.distrusted() {
-            self.unprove(now, reason::WRITES_MISSED, why);
-        }
         match &self.state {
             State::Unproven => self.decide(now),
             State::WarmUp(_) => self.warm_up(now),
@@ -401,6 +404,7 @@ impl Lifecycle {
     pub(crate) fn unprove(&mut self, now: Timestamp, reason: &'static str, message: String) {
         self.withdraw();
         self.open_stream();
+        self.renewal = None;
         self.slot = None;
         if self.record.proof.take().is_some() {
             self.save();
@@ -471,6 +475,7 @@ impl Lifecycle {
     pub fn donor(&self) -> Option<&Donor> {
         match &self.state {
             State::WarmUp(warm_up) => Some(&warm_up.donor),
+            State::Open { .. } => self.renewal_donor(),
             _ => None,
         }
     }
@@ -527,6 +532,9 @@ impl Lifecycle {
         }
         if !desired.serve {
             return Err("this node does not serve".to_owned());
+        }
+        if self.is_leaving_to_renew() {
+            return Err("this node has missed writes and is about to be copied anew".to_owned());
         }
         self.is_healthy(now)
             .map_err(|(reason, message)| format!("this node does not serve: {reason}: {message}"))

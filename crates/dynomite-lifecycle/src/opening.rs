@@ -151,6 +151,9 @@ impl Lifecycle {
             self.unprove(now, reason, message);
             return None;
         }
+        if self.renew(now, &proof) {
+            return None;
+        }
         let normal = self
             .engine
             .fresh()

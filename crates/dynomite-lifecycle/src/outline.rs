@@ -106,6 +106,7 @@ impl Lifecycle {
                 (NodePhase::Held, why, Some(Awaiting::Serve))
             }
             Err(why) if why.0 == reason::RECORDING => (NodePhase::Starting, why, None),
+            Err(why) if why.0 == reason::WRITES_MISSED => (NodePhase::WarmingUp, why, None),
             Err(why) if why.0 == reason::WITHDRAWAL_UNSEEN => (NodePhase::CatchingUp, why, None),
             Err(why) => (NodePhase::Failed, why, None),
         }
@@ -115,6 +116,9 @@ impl Lifecycle {
     fn serving_why(&self) -> Why {
         if let Some(why) = &self.invalid {
             return (reason::SETTINGS_INVALID, why.clone());
+        }
+        if let Some(why) = self.renewal_why() {
+            return why;
         }
         if self.proof().is_some_and(|proof| proof.exact == Some(false)) {
             let message = "the copy did not take over exactly, because not every engine of                            the datacenter numbers its writes: some may be here twice";

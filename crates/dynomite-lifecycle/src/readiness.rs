@@ -87,6 +87,11 @@ impl Lifecycle {
     /// Why the node is not ready, if it is not.
     pub(crate) fn readiness(&self, now: Timestamp) -> Result<(), Why> {
         self.is_healthy(now)?;
+        if self.is_leaving_to_renew()
+            && let Some(why) = self.renewal_why()
+        {
+            return Err(why);
+        }
         if !self.desired.as_ref().is_some_and(|desired| desired.serve) {
             let message = "the node is whole and waits for the word to serve".to_owned();
             return Err((reason::AWAITING_SERVE, message));

@@ -2,7 +2,7 @@
 
 mod world;
 
-use dynomite_api::contract::{EngineState, StoreRole};
+use dynomite_api::contract::{Distrust, EngineState, StoreRole};
 use dynomite_lifecycle::{Event, ProcessEvent, ProcessName};
 use proptest::prelude::*;
 use world::{World, bootstrap, desired};
@@ -30,6 +30,7 @@ enum Happening {
     Serve(bool),
     NoGrant,
     Donors(bool),
+    Distrust,
     Terminating(Who),
 }
 
@@ -75,6 +76,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any::<bool>().prop_map(H::Serve),
         1 => Just(H::NoGrant),
         1 => any::<bool>().prop_map(H::Donors),
+        1 => Just(H::Distrust),
         1 => who().prop_map(H::Terminating),
     ]
 }
@@ -136,6 +138,17 @@ fn happen(world: &mut World, happening: Happening) {
         Happening::Donors(some) => world.desire(|held| {
             held.donors = if some { desired().donors } else { Vec::new() };
         }),
+        Happening::Distrust => {
+            if let Some(since) = world.outline().proof.since {
+                world.desire(|desired| {
+                    desired.distrust = Some(Distrust {
+                        pod_uid: world::POD.to_owned(),
+                        proof_since: since,
+                        why: "it lacks writes".to_owned(),
+                    });
+                });
+            }
+        }
         Happening::Terminating(who) => {
             // Kubelet takes the container away once its launcher has ended.
             world.send(Event::Process(who.into(), ProcessEvent::Terminating));

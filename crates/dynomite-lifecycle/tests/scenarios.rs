@@ -2,7 +2,9 @@
 
 mod world;
 
-use dynomite_api::contract::{Awaiting, EngineState, NodePhase, ProofKind, StoreRole, WarmUpStage};
+use dynomite_api::contract::{
+    Awaiting, Distrust, EngineState, NodePhase, ProofKind, StoreRole, WarmUpStage,
+};
 use dynomite_lifecycle::{Event, ProcessEvent, ProcessName, reason};
 use world::{World, accept_local, bootstrap, desired, one_rack};
 
@@ -890,4 +892,122 @@ fn only_a_node_of_the_same_token_may_copy() {
     assert!(may(&world, "cluster-2", 7).is_err());
     world.desire(|desired| desired.serve = false);
     assert!(may(&world, "cluster-1", 7).is_err());
+}
+
+fn distrust(world: &mut World) {
+    let since = world.outline().proof.since.expect("it is proven");
+    world.desire(|desired| {
+        desired.distrust = Some(Distrust {
+            pod_uid: world::POD.to_owned(),
+            proof_since: since,
+            why: "it lacks 3 writes that c has".to_owned(),
+        });
+    });
+}
+
+#[test]
+fn a_proof_that_is_distrusted_is_given_up_in_order() {
+    let mut world = numbered();
+    world.until_ready();
+    let before = world.outline().proof.since;
+    let log = world.log.len();
+    distrust(&mut world);
+    world.until("it leaves", |world| !world.life.is_ready());
+    assert_eq!(world.outline().reason, reason::WRITES_MISSED);
+    assert!(world.outline().message.contains("lacks 3 writes"));
+    let engine = world.engine.as_ref().map(|engine| engine.state);
+    assert_eq!(engine, Some(EngineState::Normal), "open requests finish");
+    assert!(world.exposed);
+    assert!(
+        world
+            .life
+            .may_be_copied(world.now(), "cluster-1", dynomite_api::Token(7))
+            .is_err()
+    );
+    world.until_ready();
+    let order: Vec<&str> = world.log[log..]
+        .iter()
+        .filter_map(|line| {
+            let words = [
+                "ReadDonor",
+                "not ready any more",
+                "Standby",
+                "Withdraw",
+                "CopyDonor",
+            ];
+            words.into_iter().find(|word| line.contains(word))
+        })
+        .take(5)
+        .collect();
+    assert_eq!(
+        order,
+        [
+            "ReadDonor",
+            "not ready any more",
+            "Standby",
+            "Withdraw",
+            "ReadDonor"
+        ]
+    );
+    assert!(world.outline().proof.since > before, "another proof");
+    assert!(world.is_whole() && world.twice.is_empty());
+    let copied = copies(&world);
+    world.steps(200);
+    assert_eq!(copies(&world), copied, "the word is about the proof before");
+}
+
+#[test]
+fn a_word_about_another_proof_or_pod_changes_nothing() {
+    for (pod, earlier) in [("pod-0", false), (world::POD, true)] {
+        let mut world = World::new(desired());
+        world.until_ready();
+        distrust(&mut world);
+        world.desire(|desired| {
+            let distrust = desired.distrust.as_mut().expect("set");
+            pod.clone_into(&mut distrust.pod_uid);
+            if earlier {
+                let before = std::time::Duration::from_secs(1);
+                distrust.proof_since = distrust.proof_since.saturating_sub(before).expect("a time");
+            }
+        });
+        // The first word was taken back before the node had acted on it.
+        world.steps(200);
+        assert!(world.life.is_ready());
+        assert_eq!(copies(&world), 1);
+    }
+}
+
+#[test]
+fn without_a_donor_a_distrusted_proof_is_kept_and_serves() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.ring.reachable = false;
+    distrust(&mut world);
+    world.steps(400);
+    assert!(world.life.is_ready(), "what it has is better than nothing");
+    let outline = world.outline();
+    assert_eq!(outline.reason, reason::WRITES_MISSED);
+    assert!(
+        outline.message.contains("connection refused"),
+        "{outline:?}"
+    );
+    assert!(ordered(&world, "ReadDonor") < 60, "with pauses");
+    world.desire(|desired| desired.donors.clear());
+    world.steps(100);
+    assert!(world.life.is_ready());
+    world.ring.reachable = true;
+    world.desire(|held| held.donors = desired().donors);
+    world.until("a new copy", |world| copies(world) > 1);
+    world.until_ready();
+}
+
+#[test]
+fn a_distrusted_node_whose_sidecar_restarts_goes_on_with_it() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    distrust(&mut world);
+    world.until("it leaves", |world| !world.life.is_ready());
+    world.sidecar_restarts();
+    world.until("a new copy", |world| copies(world) > 1);
+    world.until_ready();
 }
