@@ -64,9 +64,10 @@ impl Levels {
                 None => {}
             }
         }
-        for mut replicas in tokens.into_values() {
+        for (token, mut replicas) in tokens {
             replicas.sort_by_key(|replica| (replica.rack, replica.name));
-            levels.compare(&replicas, &coordinators);
+            let declared = nodes.iter().filter(|node| node.token == token).count();
+            levels.compare(&replicas, declared / 2 + 1, &coordinators);
         }
         levels
     }
@@ -96,7 +97,7 @@ impl Levels {
         self.unnumbered.first().map(String::as_str)
     }
 
-    fn compare(&mut self, replicas: &[Replica<'_>], coordinators: &Coordinators) {
+    fn compare(&mut self, replicas: &[Replica<'_>], majority: usize, coordinators: &Coordinators) {
         let count = replicas.len();
         let mut lacks = vec![vec![0_u64; count]; count];
         for (x, own) in replicas.iter().enumerate() {
@@ -109,7 +110,8 @@ impl Levels {
                 }
             }
         }
-        let Some(reference) = reference(&lacks) else {
+        let of_majority = |x: usize| lacks_of_majority(replicas, x, majority);
+        let Some(reference) = reference(&lacks, of_majority) else {
             return;
         };
         let whole = lacks[reference].iter().all(|missed| *missed == 0);
@@ -133,20 +135,65 @@ impl Levels {
     }
 }
 
-/// The replica that the others are made equal to: one that lacks nothing; if
-/// there is none, one of the largest group of replicas that are equal, then the
-/// one that lacks least, then the first. `None` for an empty list.
-fn reference(lacks: &[Vec<u64>]) -> Option<usize> {
+/// The replica that the others are made equal to: one that lacks nothing. If
+/// there is none, the one that lacks fewest of the writes which a majority has,
+/// for those were acknowledged; then one of the largest group of replicas that
+/// are equal, then the one that lacks least, then the first. `None` for an
+/// empty list.
+fn reference(lacks: &[Vec<u64>], of_majority: impl Fn(usize) -> u64) -> Option<usize> {
+    let total = |x: usize| lacks[x].iter().fold(0_u64, |a, b| a.saturating_add(*b));
+    if let Some(whole) = (0..lacks.len()).find(|x| total(*x) == 0) {
+        return Some(whole);
+    }
     let equal_to = |x: usize| {
         let others = 0..lacks.len();
-        others
-            .filter(|y| lacks[x][*y] == 0 && lacks[*y][x] == 0)
-            .count()
+        let equal = others.filter(|y| lacks[x][*y] == 0 && lacks[*y][x] == 0);
+        equal.count()
     };
-    (0..lacks.len()).min_by_key(|x| {
-        let total = lacks[*x].iter().fold(0_u64, |a, b| a.saturating_add(*b));
-        (total > 0, std::cmp::Reverse(equal_to(*x)), total)
-    })
+    (0..lacks.len()).min_by_key(|x| (of_majority(*x), std::cmp::Reverse(equal_to(*x)), total(*x)))
+}
+
+/// How many writes a replica lacks that at least `majority` of them have.
+fn lacks_of_majority(replicas: &[Replica<'_>], x: usize, majority: usize) -> u64 {
+    let incarnations: BTreeSet<&String> = replicas
+        .iter()
+        .flat_map(|replica| replica.received.sources().keys())
+        .collect();
+    let mut missed = 0_u64;
+    for incarnation in incarnations {
+        let source = |replica: &Replica<'_>| replica.received.sources().get(incarnation).cloned();
+        let sources: Vec<Source> = replicas
+            .iter()
+            .map(|replica| source(replica).unwrap_or_default())
+            .collect();
+        // Between two of these numbers each replica has all or none.
+        let mut edges: BTreeSet<u64> = BTreeSet::from([1]);
+        for source in &sources {
+            edges.insert(source.last + 1);
+            edges.extend(
+                source
+                    .missing
+                    .iter()
+                    .flat_map(|(first, last)| [*first, last + 1]),
+            );
+        }
+        let edges: Vec<u64> = edges.into_iter().collect();
+        let heard = source(&replicas[x]).is_some_and(|own| own.closed_seconds.is_none());
+        for stretch in edges.windows(2) {
+            let number = stretch[0];
+            let holders = sources.iter().filter(|source| has(source, number)).count();
+            let coming = heard && number > sources[x].last;
+            if holders >= majority && !has(&sources[x], number) && !coming {
+                missed = missed.saturating_add(stretch[1] - number);
+            }
+        }
+    }
+    missed
+}
+
+fn has(source: &Source, number: u64) -> bool {
+    let in_gap = |gap: &(u64, u64)| gap.0 <= number && number <= gap.1;
+    number <= source.last && !source.missing.iter().any(in_gap)
 }
 
 /// A proven node of a token.
@@ -445,6 +492,36 @@ mod tests {
                 .collect();
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn what_a_majority_has_counts_more_than_how_much_one_lacks() {
+        let mut world = World::settled(3, 1);
+        let of = |gaps: &[(&str, (u64, u64))]| {
+            let sources = ["side-c", "side-ab"].map(|incarnation| {
+                let found = gaps.iter().filter(|(of, _)| *of == incarnation);
+                let missing: Vec<(u64, u64)> = found.map(|(_, gap)| *gap).collect();
+                (incarnation.to_owned(), source(2000, &missing, None))
+            });
+            Some(sources.into_iter().collect::<Received>())
+        };
+        // Cut off, c went on alone with twice as many writes as the others took
+        // together; of theirs, each of these two lacks another one.
+        let received = [
+            of(&[("side-c", (1, 2000)), ("side-ab", (5, 5))]),
+            of(&[("side-c", (1, 2000)), ("side-ab", (7, 8))]),
+            of(&[("side-ab", (1, 1000))]),
+        ];
+        for (node, received) in NODES.iter().zip(received) {
+            world.lives.get_mut(*node).expect("it lives").received = received;
+        }
+        world.tick();
+        let found = behind(&world);
+        let names: Vec<(&str, &str)> = found
+            .iter()
+            .map(|(x, y)| (x.as_str(), y.as_str()))
+            .collect();
+        assert_eq!(names, [("ring-b-0", "ring-a-0"), ("ring-c-0", "ring-a-0")]);
     }
 
     #[test]
