@@ -156,6 +156,7 @@ impl Lifecycle {
         }
         self.record.proof = Some(proof.clone());
         let mut record = self.record.clone();
+        record.set_aside = false;
         if proof.kind != ProofKind::Bootstrap {
             // Written with the proof, so that nothing is left to write before it serves.
             record.used.extend(self.spent_bootstrap());
@@ -169,6 +170,7 @@ impl Lifecycle {
 
     /// The proof is on disk.
     pub(crate) fn recorded(&mut self) {
+        self.record.set_aside = false;
         if let State::Recording { proof, entry } = &self.state {
             let (proof, entry) = (proof.clone(), entry.clone());
             let message = format!("the data is proven by {:?}", proof.kind);

@@ -48,6 +48,8 @@ pub enum Effect {
 pub enum Order {
     /// Keep the record on disk, synced, before anybody relies on it.
     Record(Box<Record>),
+    /// Move the store's files away from where it looks for them, and keep them.
+    SetAside,
     /// Rename the store's socket to the path the engine knows.
     Expose,
     /// Make the store a replica of the donor, through the tunnel.
@@ -110,7 +112,7 @@ impl Order {
     /// Who carries it out.
     pub fn addressee(&self) -> Addressee {
         match self {
-            Self::Record(_) | Self::Expose => Addressee::Files,
+            Self::Record(_) | Self::SetAside | Self::Expose => Addressee::Files,
             Self::CopyDonor | Self::Detach | Self::StoreSetting { .. } => Addressee::Store,
             Self::EngineState(_)
             | Self::Consistency(_)

@@ -38,6 +38,7 @@ impl Lifecycle {
 
     pub(crate) fn store_ended(&mut self, now: Timestamp) {
         self.store.forget();
+        self.note_spoilt_files(now);
         match self.state {
             State::WarmUp(_)
             | State::Recording { .. }

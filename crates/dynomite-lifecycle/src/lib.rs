@@ -37,6 +37,7 @@ mod decide;
 mod drain;
 mod effect;
 mod event;
+mod files;
 mod incarnation;
 mod lifecycle;
 mod opening;
@@ -58,6 +59,7 @@ pub use event::{
     CutSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
     ProcessName, ReplicaLink, StoreObservation, StoreSight,
 };
+pub use files::spoils_files;
 pub use lifecycle::{Beginning, Lifecycle};
 pub use outline::Outline;
 pub use record::{ProofRecord, Record, Started};

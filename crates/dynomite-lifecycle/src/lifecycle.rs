@@ -12,6 +12,7 @@ use crate::event::{
     EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent, ProcessName,
     StoreObservation, StoreSight,
 };
+use crate::files::Spoilt;
 use crate::process::{Change, Process};
 use crate::readiness::Withdrawal;
 use crate::reason;
@@ -57,6 +58,8 @@ pub struct Lifecycle {
     pub(crate) stream_held: bool,
     /// How a proof that is distrusted is given up, while the node is open.
     pub(crate) renewal: Option<Renewal>,
+    /// Files the store could not load.
+    pub(crate) spoilt: Option<Spoilt>,
     pub(crate) slot: Option<InFlight>,
     last_order: u64,
     pub(crate) failure: Option<Failure>,
@@ -91,6 +94,7 @@ impl Lifecycle {
             exposed: beginning.exposed,
             stream_held: false,
             renewal: None,
+            spoilt: None,
             slot: None,
             last_order: 0,
             failure: None,
@@ -227,7 +231,12 @@ impl Lifecycle {
     fn saw_store(&mut self, now: Timestamp, observation: StoreObservation) {
         let settled = self.is_settled(Addressee::Store);
         match observation {
-            StoreObservation::Facts(sight) => self.store.saw(now, sight, settled),
+            StoreObservation::Facts(sight) => {
+                if !sight.facts.loading {
+                    self.spoilt = None;
+                }
+                self.store.saw(now, sight, settled);
+            }
             StoreObservation::Slow => self.store.was_slow(),
             StoreObservation::Unreachable { why } => self.store.is_down(why),
         }
@@ -313,6 +322,7 @@ impl Lifecycle {
                 self.cut_order_done(now, order);
             }
             Order::CommitCapture(_) => self.committed(),
+            Order::SetAside => self.files_set_aside(now),
             Order::Expose
             | Order::EngineState(_)
             | Order::ReadDonor
@@ -334,6 +344,7 @@ impl Lifecycle {
                 }
             }
             Order::Expose => self.exposed_failed(now, &why),
+            Order::SetAside => self.files_not_set_aside(now, &why),
             Order::StoreSetting { name, value } => self.setting_refused(name, value, &why),
             Order::CopyDonor | Order::Detach | Order::ReadDonor => {
                 self.warm_up_order_failed(now, order, &why);
@@ -369,8 +380,10 @@ impl Lifecycle {
         if self.files.is_none() || leaves {
             return;
         }
-        let effects = self.store_process.keep_up(now);
-        self.effects.extend(effects);
+        if !self.rescue_files(now) {
+            let effects = self.store_process.keep_up(now);
+            self.effects.extend(effects);
+        }
         let effects = self.engine_process.keep_up(now);
         if !effects.is_empty() {
             // Netflix's engine is NORMAL from the start: it must not find the

@@ -12,6 +12,7 @@ use crate::process::Process;
 use crate::readiness::Why;
 use crate::reason;
 use crate::state::{State, Step, WarmUp};
+use crate::time::elapsed;
 
 /// So many ends in a row are no accident any more.
 const CRASHING: u32 = 3;
@@ -55,7 +56,7 @@ impl Lifecycle {
             message,
             awaiting,
             proof: self.proof_facts(),
-            warm_up: self.progress(),
+            warm_up: self.progress(now),
             store: self
                 .store
                 .last()
@@ -159,6 +160,9 @@ impl Lifecycle {
             return (NodePhase::Failed, why, None);
         }
         if !self.store_process.is_up() {
+            if let Some(why) = self.spoilt_why() {
+                return (NodePhase::Failed, why, None);
+            }
             return process_position(&self.store_process);
         }
         let Some(store) = self.store.last() else {
@@ -213,10 +217,16 @@ impl Lifecycle {
             let message = "about to copy a donor".to_owned();
             return starting((reason::COPYING, message));
         }
-        let what_was = self.failure.as_ref().map_or_else(
+        let mut what_was = self.failure.as_ref().map_or_else(
             || "the data is not proven".to_owned(),
             |failure| failure.message.clone(),
         );
+        if self.record.set_aside {
+            what_was.push_str(
+                "; the files that the store could not load are kept in set-aside on the data \
+                 volume, to be repaired and put back",
+            );
+        }
         let why = (
             reason::AWAITING_DONOR,
             format!("{what_was}{}", remedy(true)),
@@ -239,24 +249,55 @@ impl Lifecycle {
         }
     }
 
-    fn progress(&self) -> Option<WarmUpProgress> {
+    fn progress(&self, now: Timestamp) -> Option<WarmUpProgress> {
         let State::WarmUp(copy) = &self.state else {
             return None;
         };
-        let link = self.store.last().and_then(|sight| sight.link);
+        let sight = self.store.last();
+        let link = sight.and_then(|sight| sight.link);
+        let done = link.map_or(0, |link| link.bytes_done);
+        let known = link.and_then(|link| link.bytes_total);
+        let own = sight.map_or(0, |sight| sight.facts.used_memory_bytes);
+        let estimate = copy_estimate(done, own, copy.donor_bytes);
+        let total = known.or(estimate).map(|total| total.max(done));
+        let copying = copy.step == Step::Copy;
+        let rate = copy.copies_since.filter(|_| copying).and_then(|since| {
+            let passed = u64::try_from(elapsed(now, since).as_millis()).ok()?;
+            done.saturating_mul(1000).checked_div(passed)
+        });
+        let left = total.zip(rate).and_then(|(total, rate)| {
+            let left = total.saturating_sub(done);
+            left.checked_div(rate)
+        });
         Some(WarmUpProgress {
             donor: copy.donor.name.clone(),
             stage: copy.step.stage(),
             started_at: copy.began,
             attempt: copy.attempt,
-            bytes_done: link.map_or(0, |link| link.bytes_done),
-            bytes_total: link.and_then(|link| link.bytes_total),
-            bytes_total_estimated: false,
-            bytes_per_second: None,
-            seconds_left: None,
+            bytes_done: done,
+            bytes_total: total,
+            bytes_total_estimated: known.is_none() && total.is_some(),
+            bytes_per_second: rate,
+            seconds_left: left,
             lag_bytes: copy.lag,
         })
     }
+}
+
+/// How long a copy may be whose donor does not say: as it has taken this node's
+/// memory so far, so the rest will, up to what the donor's data takes.
+fn copy_estimate(done: u64, own: u64, donor: u64) -> Option<u64> {
+    /// Below this share of the donor's data, what a store needs for itself
+    /// would be most of what is compared.
+    const SHARE: u64 = 20;
+    if donor == 0 {
+        return None;
+    }
+    if done == 0 || own < donor / SHARE {
+        return Some(donor);
+    }
+    let total = u128::from(done) * u128::from(donor) / u128::from(own.min(donor).max(1));
+    u64::try_from(total).ok()
 }
 
 /// What a copy is at, and what is in its way.
@@ -295,4 +336,27 @@ fn process_position(process: &Process) -> (NodePhase, Why, Option<Awaiting>) {
         NodePhase::Starting
     };
     (phase, process.why_down(), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_a_copy_is_estimated_by_what_it_has_filled() {
+        // Bytes that came, own memory, the donor's data.
+        let table = [
+            ((0, 0, 0), None),
+            ((0, 900, 1000), Some(1000)),
+            ((10, 20, 1000), Some(1000)),
+            ((100, 250, 1000), Some(400)),
+            ((400, 1000, 1000), Some(400)),
+            ((400, 1200, 1000), Some(400)),
+            ((u64::MAX, 1, 10), None),
+        ];
+        for ((done, own, donor), expected) in table {
+            let got = copy_estimate(done, own, donor);
+            assert_eq!(got, expected, "{done} {own} {donor}");
+        }
+    }
 }

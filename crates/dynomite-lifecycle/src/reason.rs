@@ -48,6 +48,8 @@ pub const STREAM_BROKEN: &str = "StreamBroken";
 pub const INTRODUCING: &str = "AwaitingIntroduction";
 /// They did not learn it in time.
 pub const NOT_INTRODUCED: &str = "NotIntroduced";
+/// The store cannot load its files.
+pub const FILES_SPOILT: &str = "FilesSpoilt";
 /// The store ended.
 pub const STORE_ENDED: &str = "StoreEnded";
 /// The store is another incarnation than the proven one.

@@ -23,6 +23,9 @@ pub struct Record {
     pub engine: Option<Started<EngineSettings>>,
     /// Settings of the store that were changed since it was started.
     pub live: BTreeMap<String, String>,
+    /// Whether files that the store could not load lie aside since the data was
+    /// last proven.
+    pub set_aside: bool,
 }
 
 /// By what the data of one store is proven, and for how long.

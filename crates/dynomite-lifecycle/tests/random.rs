@@ -31,6 +31,7 @@ enum Happening {
     NoGrant,
     Donors(bool),
     Distrust,
+    FilesSpoilt,
     Terminating(Who),
 }
 
@@ -77,6 +78,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(H::NoGrant),
         1 => any::<bool>().prop_map(H::Donors),
         1 => Just(H::Distrust),
+        1 => Just(H::FilesSpoilt),
         1 => who().prop_map(H::Terminating),
     ]
 }
@@ -149,6 +151,7 @@ fn happen(world: &mut World, happening: Happening) {
                 });
             }
         }
+        Happening::FilesSpoilt => world.files_spoilt = world.files.is_some(),
         Happening::Terminating(who) => {
             // Kubelet takes the container away once its launcher has ended.
             world.send(Event::Process(who.into(), ProcessEvent::Terminating));
@@ -165,6 +168,7 @@ fn heal(world: &mut World) {
     world.engine_slow = false;
     world.disk_full = false;
     world.cut_off = false;
+    world.set_aside.clear();
     world.capture_void = false;
     world.unaware.clear();
     if let Some(store) = &mut world.store {

@@ -1011,3 +1011,65 @@ fn a_distrusted_node_whose_sidecar_restarts_goes_on_with_it() {
     world.until("a new copy", |world| copies(world) > 1);
     world.until_ready();
 }
+
+#[test]
+fn files_that_cannot_be_loaded_are_kept_and_the_data_is_copied() {
+    let mut world = World::new(desired());
+    world.files = Some([0].into());
+    world.until_ready();
+    world.files_spoilt = true;
+    world.kill(ProcessName::Store);
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+    assert_eq!(world.set_aside.len(), 1, "nothing is deleted");
+    assert!(world.is_whole());
+    let said = |line: &String| line.contains(reason::FILES_SPOILT);
+    assert!(world.log.iter().any(said));
+    assert!(!world.record.set_aside, "what was copied replaces them");
+}
+
+#[test]
+fn files_that_cannot_be_moved_keep_the_store_from_starting() {
+    let mut world = World::new(desired());
+    world.files = Some([0].into());
+    world.until_ready();
+    world.files_spoilt = true;
+    world.set_aside = vec![[].into(), [].into(), [].into()];
+    world.kill(ProcessName::Store);
+    world.steps(400);
+    let outline = world.outline();
+    assert_eq!(outline.phase, NodePhase::Failed);
+    assert_eq!(outline.reason, reason::FILES_SPOILT);
+    assert!(outline.message.contains("3 sets"), "{outline:?}");
+    assert!(ordered(&world, "SetAside") < 4, "with pauses");
+    world.set_aside.clear();
+    world.until_ready();
+}
+
+#[test]
+fn the_only_copy_is_never_moved_and_a_person_is_told_what_to_do() {
+    let alone = [one_rack(), {
+        let mut desired = desired();
+        desired.donors.clear();
+        desired
+    }];
+    for mut desired in alone {
+        desired.grant = Some(accept_local());
+        let mut world = World::new(desired);
+        world.ring.writes = false;
+        world.files_spoilt = true;
+        world.kill(ProcessName::Store);
+        world.files = Some([0].into());
+        world.steps(200);
+        let outline = world.outline();
+        assert_eq!(outline.phase, NodePhase::Failed);
+        assert_eq!(outline.reason, reason::FILES_SPOILT);
+        assert!(outline.message.contains("redis-check-aof"), "{outline:?}");
+        assert_eq!(ordered(&world, "SetAside"), 0);
+        assert_eq!(kind(&world), ProofKind::Unproven);
+        // Once they are repaired it goes on by itself.
+        world.files_spoilt = false;
+        world.until_ready();
+        assert_eq!(kind(&world), ProofKind::AcceptedLocal);
+    }
+}

@@ -143,6 +143,27 @@ fn a_program_is_held_started_watched_and_stopped() {
 }
 
 #[test]
+fn a_program_that_fails_is_told_with_the_line_that_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let script =
+        "echo first; echo '# Internal error in RDB reading offset 0' >&2; echo last; exit 1";
+    let _launcher = Launcher::new(dir.path(), 25, script);
+    let (mut sidecar, _) = Sidecar::connect(dir.path());
+    sidecar.start();
+    let exited = json!({
+        "event": "exited",
+        "how": "exit status 1: # Internal error in RDB reading offset 0"
+    });
+    assert_eq!(sidecar.next(), exited);
+    let dir = tempfile::tempdir().unwrap();
+    let _launcher = Launcher::new(dir.path(), 25, "echo first; echo last; exit 1");
+    let (mut sidecar, _) = Sidecar::connect(dir.path());
+    sidecar.start();
+    let exited = json!({"event": "exited", "how": "exit status 1: last"});
+    assert_eq!(sidecar.next(), exited);
+}
+
+#[test]
 fn a_terminating_launcher_holds_its_program_until_it_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut launcher = Launcher::new(dir.path(), 25, "exec sleep 600");

@@ -393,7 +393,9 @@ impl Node {
             Order::StoreSetting { .. } if self.store.is_none() => return failed("no store"),
             Order::Consistency(_) | Order::StoreSetting { .. } | Order::Expose => {}
             Order::ReadDonor | Order::AskPeers => return failed("the world asks others"),
-            Order::PauseStream
+            // The model's files are never spoilt.
+            Order::SetAside
+            | Order::PauseStream
             | Order::ReadCut
             | Order::CheckCapture(_)
             | Order::LetThrough { .. }

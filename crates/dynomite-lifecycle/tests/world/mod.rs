@@ -103,6 +103,10 @@ pub struct World {
     /// The engine answers, but takes no other state.
     pub engine_deaf: bool,
     pub disk_full: bool,
+    /// The store cannot load its files.
+    pub files_spoilt: bool,
+    /// Sets of files that lie aside.
+    pub set_aside: Vec<BTreeSet<u64>>,
     /// Whether the engines number their writes, as ours do.
     pub numbered: bool,
     /// Whether the donor's engine does.
@@ -246,6 +250,8 @@ impl World {
             link_stands: false,
             engine_deaf: false,
             disk_full: false,
+            files_spoilt: false,
+            set_aside: Vec::new(),
             numbered: false,
             donor_numbers: true,
             cut_off: false,
@@ -345,6 +351,18 @@ impl World {
             return Vec::new();
         }
         match name {
+            ProcessName::Store if self.store.is_none() && self.files_spoilt => {
+                let started = ProcessEvent::Started {
+                    pid: 7,
+                    incarnation: self.fresh_name("run"),
+                    starts: 1,
+                };
+                let how = "exit status 1: # Internal error in RDB reading offset 0".to_owned();
+                return vec![
+                    Event::Process(name, started),
+                    Event::Process(name, ProcessEvent::Exited { how }),
+                ];
+            }
             ProcessName::Store if self.store.is_none() => {
                 assert!(!self.exposed, "a store starts while its path is open");
                 let run_id = self.fresh_name("run");
@@ -657,6 +675,15 @@ impl World {
                 self.record = *record;
             }
             Order::Expose => {}
+            Order::SetAside if self.set_aside.len() >= 3 => {
+                return failed("3 sets lie there already");
+            }
+            Order::SetAside => {
+                assert!(self.store.is_none(), "files are moved from under a store");
+                let files = self.files.replace(BTreeSet::new());
+                self.set_aside.push(files.unwrap_or_default());
+                self.files_spoilt = false;
+            }
             Order::CopyDonor => {
                 let Some(store) = &mut self.store else {
                     return failed("no store");

@@ -30,6 +30,7 @@ mod process;
 pub(crate) mod protocol;
 mod server;
 mod sidecar;
+mod voice;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

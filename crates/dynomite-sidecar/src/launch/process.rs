@@ -6,14 +6,28 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
 
+use super::voice::Voice;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 /// Starts a program in a process group of its own, with the launcher's output
 /// and environment; the group lets [`kill`] reach what the program started.
 pub(super) fn spawn(program: &Path, args: &[OsString]) -> io::Result<i32> {
+    start(&mut std::process::Command::new(program), args)
+}
+
+/// The same, with a program whose last words can be asked for.
+pub(super) fn spawn_heard(program: &Path, args: &[OsString]) -> io::Result<(i32, Voice)> {
+    let (voice, mouth) = Voice::listen()?;
+    // Dropped with the command, so that the pipe ends with the program.
+    let mut command = std::process::Command::new(program);
+    command.stdout(mouth.try_clone()?).stderr(mouth);
+    Ok((start(&mut command, args)?, voice))
+}
+
+fn start(command: &mut std::process::Command, args: &[OsString]) -> io::Result<i32> {
     // The child is reaped by `reap` with everything else that ends here, never
     // by the handle, so dropping the handle leaves nothing behind.
-    let child = std::process::Command::new(program)
+    let child = command
         .args(args)
         .stdin(Stdio::null())
         .process_group(0)

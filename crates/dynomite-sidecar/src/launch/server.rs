@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::machine::{Effect, Event, Machine};
 use super::process;
 use super::protocol::{Command, Lines, Message, encode};
+use super::voice::Voice;
 
 /// How many sidecars may be connected: the one that runs, the one that just
 /// crashed, and a person who looks.
@@ -75,6 +76,8 @@ struct Launcher {
     connections: Vec<Connection>,
     /// Whether the signal that ends the child came from here.
     ordered: bool,
+    /// What the program says.
+    voice: Option<Voice>,
     exit: bool,
 }
 
@@ -101,6 +104,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         begun: Instant::now(),
         connections: Vec::new(),
         ordered: false,
+        voice: None,
         exit: false,
         options,
     };
@@ -157,11 +161,15 @@ impl Launcher {
 
     fn spawn(&mut self) {
         self.ordered = false;
-        let event = match process::spawn(&self.options.program, &self.options.args) {
-            Ok(pid) => Event::Spawned {
-                pid,
-                incarnation: format!("{}-{}", self.boot, self.machine.status().starts + 1),
-            },
+        self.voice = None;
+        let event = match process::spawn_heard(&self.options.program, &self.options.args) {
+            Ok((pid, voice)) => {
+                self.voice = Some(voice);
+                Event::Spawned {
+                    pid,
+                    incarnation: format!("{}-{}", self.boot, self.machine.status().starts + 1),
+                }
+            }
             Err(error) => Event::SpawnFailed {
                 why: format!("cannot start {}: {error}", self.options.program.display()),
             },
@@ -175,7 +183,11 @@ impl Launcher {
         if let Some(exit) = process::reap(pid) {
             // What the program left behind must not touch the data any more.
             pid.into_iter().for_each(process::kill);
-            let how = exit.words(self.ordered);
+            let mut how = exit.words(self.ordered);
+            let words = self.voice.take().and_then(|voice| voice.last_words());
+            if let Some(words) = words.filter(|_| !self.ordered) {
+                how = format!("{how}: {words}");
+            }
             self.handle(Event::Exited { how }, None);
             self.save();
         }

@@ -57,7 +57,7 @@ const OWNED: &[(&str, &str)] = &[
     ("logfile", "the log goes to the container's output"),
     ("masterauth", REPLICATION),
     ("masteruser", REPLICATION),
-    ("maxmemory", "spec.store.memory decides it"),
+    ("maxmemory", "spec.store.memoryPercent decides it"),
     ("min-replicas-max-lag", NO_STANDING_REPLICAS),
     ("min-replicas-to-write", NO_STANDING_REPLICAS),
     ("min-slaves-max-lag", NO_STANDING_REPLICAS),
@@ -127,7 +127,7 @@ fn store_directives(desired: &NodeDesired, site: &Site) -> Result<Vec<Directive>
         "maxmemory",
         &[&desired.store.max_memory_bytes.to_string()],
     ));
-    directives.extend(replication());
+    directives.extend(replication(desired.store.max_memory_bytes));
     let saves = desired.store.settings.get("save");
     directives.extend(persistence(desired.store.persistence, saves)?);
     for (name, value) in &desired.store.settings {
@@ -160,10 +160,28 @@ fn place(site: &Site) -> Vec<Directive> {
     ]
 }
 
+/// What a store keeps of its stream for a copy that broke off: as many bytes as
+/// clients write in the seconds a connection needs to come back. The default of
+/// 1 MiB is some milliseconds of a busy store, and then everything is copied
+/// again. It is allocated only while somebody copies, and for some minutes after.
+const BACKLOG_SHARE: u64 = 32;
+/// The least of it, bytes.
+const BACKLOG_LEAST: u64 = 4 << 20;
+/// The most of it, bytes.
+const BACKLOG_MOST: u64 = 256 << 20;
+/// For a store without a limit, bytes.
+const BACKLOG_UNLIMITED: u64 = 64 << 20;
+
 /// A copy begins at once and takes no detour over the donor's disk, nor over
 /// this node's when it has nothing to lose.
-fn replication() -> Vec<Directive> {
+fn replication(max_memory: u64) -> Vec<Directive> {
+    let backlog = match max_memory {
+        0 => BACKLOG_UNLIMITED,
+        bytes => (bytes / BACKLOG_SHARE).clamp(BACKLOG_LEAST, BACKLOG_MOST),
+    };
     vec![
+        Directive::new("repl-backlog-size", &[&backlog.to_string()]),
+        Directive::new("repl-backlog-ttl", &["600"]),
         Directive::new("repl-diskless-sync", &["yes"]),
         Directive::new("repl-diskless-sync-delay", &["0"]),
         Directive::new("repl-diskless-load", &["on-empty-db"]),
@@ -383,6 +401,8 @@ dir /data/store
 dbfilename dump.rdb
 appendfilename appendonly.aof
 maxmemory 1048576
+repl-backlog-size 4194304
+repl-backlog-ttl 600
 repl-diskless-sync yes
 repl-diskless-sync-delay 0
 repl-diskless-load on-empty-db
@@ -430,7 +450,13 @@ save \"\"
 
     #[test]
     fn what_the_sidecar_decides_is_refused() {
-        let defaults = ["appendfsync", "repl-diskless-load", "rdb-del-sync-files"];
+        let defaults = [
+            "appendfsync",
+            "repl-backlog-size",
+            "repl-backlog-ttl",
+            "repl-diskless-load",
+            "rdb-del-sync-files",
+        ];
         for persistence in [Persistence::None, Persistence::Aof] {
             for line in parse(&with(persistence, &[]).unwrap()) {
                 let name = String::from_utf8(line[0].clone()).unwrap();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use dynomite_api::contract::NodeDesired;
 use dynomite_lifecycle::Record;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -94,6 +95,33 @@ fn save<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     }
 }
 
+/// How many sets of files that could not be loaded are kept; none is ever
+/// deleted, so a volume that spoils its files again and again must be looked at.
+const SETS_ASIDE: usize = 3;
+
+/// Moves the store's files aside, into a directory named by the time.
+///
+/// # Errors
+/// In words, when there are too many such directories or the volume cannot be
+/// written to.
+pub(super) fn set_aside(site: &Site, now: Timestamp) -> Result<(), String> {
+    let aside = site.data_dir.join("set-aside");
+    let words = |error: io::Error| format!("{}: {error}", aside.display());
+    fs::create_dir_all(&aside).map_err(words)?;
+    let kept = fs::read_dir(&aside).map_err(words)?.count();
+    if kept >= SETS_ASIDE {
+        return Err(format!(
+            "{kept} sets of files lie in {} already: look why the volume spoils them, and remove \
+             those that nobody needs",
+            aside.display()
+        ));
+    }
+    let name = now.strftime("%Y%m%dT%H%M%S%3fZ").to_string();
+    let store = site.data_dir.join("store");
+    fs::rename(&store, aside.join(name)).map_err(words)?;
+    fs::create_dir_all(&store).map_err(words)
+}
+
 /// Writes what the two processes read when they start.
 ///
 /// # Errors
@@ -114,6 +142,25 @@ pub(super) fn render(site: &Site, desired: &NodeDesired) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spoilt_files_are_moved_and_never_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let site = super::super::tests::site_in(directory.path());
+        let store = site.data_dir.join("store");
+        for round in 0..SETS_ASIDE {
+            fs::write(store.join("dump.rdb"), round.to_string()).expect("can be written");
+            let now = Timestamp::from_second(i64::try_from(round).expect("small"));
+            set_aside(&site, now.expect("a time")).expect("there is room");
+            assert!(!store.join("dump.rdb").exists() && store.is_dir());
+        }
+        fs::write(store.join("dump.rdb"), "last").expect("can be written");
+        let refused = set_aside(&site, Timestamp::MAX).expect_err("enough");
+        assert!(refused.contains("set-aside"), "{refused}");
+        assert!(store.join("dump.rdb").exists());
+        let kept = site.data_dir.join("set-aside/19700101T000001000Z/dump.rdb");
+        assert_eq!(fs::read_to_string(kept).expect("is kept"), "1");
+    }
 
     #[test]
     fn what_was_kept_is_loaded_and_garbage_is_nothing() {

@@ -314,6 +314,13 @@ impl Driver {
                     Err(error) => Event::Failed(id, error.to_string()),
                 });
             }
+            Order::SetAside => {
+                // Two renames: done before the store could be started again.
+                return Some(match disk::set_aside(&self.site, self.clock.now()) {
+                    Ok(()) => Event::Done(id),
+                    Err(why) => Event::Failed(id, why),
+                });
+            }
             Order::Record(record) => self.writings.try_send(Writing::Record(id, record)).is_ok(),
             Order::CopyDonor => self.order_store(id, StoreOrder::CopyDonor),
             Order::Detach => self.order_store(id, StoreOrder::Detach),
