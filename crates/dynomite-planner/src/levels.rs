@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dynomite_api::contract::{NodeReport, Received, Source};
+use dynomite_api::contract::{NodeReport, ProofKind, Received, Source};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::observed::{Observed, Seen};
@@ -50,8 +50,13 @@ impl Levels {
         let mut levels = Self::default();
         let coordinators = Coordinators::new(observed);
         let mut tokens: BTreeMap<_, Vec<Replica<'_>>> = BTreeMap::new();
-        for node in nodes.iter().filter(|n| n.proven() && !n.terminating()) {
+        for node in nodes.iter().filter(|n| !n.terminating()) {
             let Ok(report) = node.report else { continue };
+            // One that leaves in order to copy keeps its proof until it is out:
+            // what was said of it must be said for so long.
+            if report.proof.kind == ProofKind::Unproven {
+                continue;
+            }
             let engine = report.engine.as_ref();
             match engine.and_then(|engine| engine.received.as_ref()) {
                 Some(received) => tokens.entry(node.token).or_default().push(Replica {

@@ -23,7 +23,7 @@ pub(super) fn renew(pass: &Pass<'_>) -> Step {
     for node in &pass.ring.nodes {
         if let Some(behind) = pass.ring.levels.behind(&node.name) {
             let refusal = verdict(pass.cluster, pass.ring, node).err();
-            if refusal.is_none() && is_told_now(pass, node) {
+            if refusal.is_none() && node.ready() && is_told_now(pass, node) {
                 tell(&mut step, node, behind);
             }
             step.wait(Wait::Behind {
