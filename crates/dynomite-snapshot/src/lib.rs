@@ -5,6 +5,7 @@
 //! random suffixes, keys and salts are arguments.
 
 pub mod catalog;
+pub mod commands;
 pub mod digest;
 pub mod envelope;
 pub mod filter;

@@ -140,6 +140,18 @@ impl Lzf {
     }
 }
 
+/// Unpacks what is here as a whole.
+pub(crate) fn unpack(compressed: &[u8], length: u64) -> Option<Vec<u8>> {
+    let mut lzf = Lzf::new(length, true);
+    let mut output = Vec::new();
+    for piece in compressed.chunks(PIECE) {
+        lzf.push(piece).ok()?;
+        output.extend_from_slice(lzf.take());
+    }
+    lzf.finish().ok()?;
+    Some(output)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ mod verify;
 
 pub use error::{Error, Fault};
 pub use grammar::Kind;
+pub(crate) use lzf::unpack;
 pub use reader::{Event, Key, Reader, Record};
 pub use verify::{Counts, Summary, Verifier};
 
