@@ -1,15 +1,16 @@
 //! The mutual-TLS port over real TLS on loopback: who gets in, who gets what.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dynomite_api::contract::{CN_NODE, CN_OPERATOR, Donor, NodeReport};
-use dynomite_lifecycle::Refusal;
+use dynomite_api::contract::{CN_NODE, CN_OPERATOR, Cut, Donor, NodeReport, Peer, Source};
+use dynomite_lifecycle::{CutSight, Refusal};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -22,8 +23,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixListener};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 
@@ -114,7 +115,32 @@ struct Node {
     traffic: Arc<Traffic>,
     credentials: Credentials,
     store: PathBuf,
+    pages: Arc<Pages>,
     dir: TempDir,
+}
+
+/// What the engine answers: status and body by path.
+type Pages = Mutex<BTreeMap<&'static str, (u16, String)>>;
+
+/// The engine's REST port.
+async fn rest(listener: TcpListener, pages: Arc<Pages>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        if stream.read_line(&mut line).await.is_err() {
+            continue;
+        }
+        let path = line.split(' ').nth(1).unwrap_or_default();
+        // As Netflix's engine does it.
+        let unknown = (200, "OK\r\n".to_owned());
+        let page = pages.lock().unwrap().get(path).cloned();
+        let (status, body) = page.unwrap_or(unknown);
+        let answer = format!(
+            "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let _ = stream.get_mut().write_all(answer.as_bytes()).await;
+    }
 }
 
 impl Node {
@@ -135,7 +161,10 @@ impl Node {
         let traffic = Arc::<Traffic>::default();
         let listener = http::listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
         let address = listener.local_addr().unwrap();
-        let admin = SocketAddr::from(([127, 0, 0, 1], 9));
+        let engine = http::listen(IpAddr::V4(Ipv4Addr::LOCALHOST), 0).unwrap();
+        let admin = engine.local_addr().unwrap();
+        let pages = Arc::<Pages>::default();
+        tokio::spawn(rest(engine, pages.clone()));
         let server = Server::new(credentials.clone(), inputs, shown, traffic.clone(), admin);
         tokio::spawn(server.run(listener));
         Self {
@@ -145,6 +174,7 @@ impl Node {
             traffic,
             credentials,
             store,
+            pages,
             dir,
         }
     }
@@ -253,6 +283,9 @@ async fn the_common_name_decides_which_paths_are_open() {
         ("PUT", "/v1/desired", [200, 403, 403, 403]),
         ("GET", "/v1/report", [200, 200, 403, 403]),
         ("GET", "/v1/replication", [403, 400, 403, 403]),
+        ("GET", "/v1/cut", [403, 400, 403, 403]),
+        // It says whose ring map it is asked for, and is not that node.
+        ("GET", "/v1/ring", [409, 409, 403, 403]),
         ("GET", "/v1/desired", [405, 403, 403, 403]),
         ("PUT", "/v1/report", [405, 405, 403, 403]),
         ("DELETE", "/v1/replication", [403, 405, 403, 403]),
@@ -400,6 +433,73 @@ async fn a_copy_is_refused_to_strangers_and_by_strangers() {
     }
     node.view.send_modify(|view| view.donates = true);
     client.replicate(&node.donor(), &ask()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_moment_is_named_to_a_peer_that_may_copy() {
+    let node = Node::new();
+    let client = Client::new(node.credentials.clone());
+    let says = |path, status, body: &str| {
+        let page = (status, body.to_owned());
+        node.pages.lock().unwrap().insert(path, page);
+    };
+    // Netflix's engine answers every path.
+    let sight = client.cut(&node.donor(), &ask()).await.unwrap();
+    assert!(matches!(sight, CutSight::Unnumbered { .. }), "{sight:?}");
+    let cut = Cut {
+        replication_id: "r1".to_owned(),
+        offset: 1000,
+        keys: 3,
+        received: [("c".to_owned(), Source::default())].into_iter().collect(),
+    };
+    says("/cut", 200, &serde_json::to_string(&cut).unwrap());
+    let sight = client.cut(&node.donor(), &ask()).await.unwrap();
+    assert_eq!(sight, CutSight::Cut(Box::new(cut)));
+    // A refusal that time may cure, and one for want of numbers.
+    says("/cut", 409, "the store is not connected\n");
+    says("/info", 200, r#"{"received": {}}"#);
+    let why = client.cut(&node.donor(), &ask()).await.unwrap_err();
+    assert_eq!(why, "the store is not connected");
+    says("/info", 200, r#"{"received": null}"#);
+    let sight = client.cut(&node.donor(), &ask()).await.unwrap();
+    let why = "the store is not connected".to_owned();
+    assert_eq!(sight, CutSight::Unnumbered { why });
+    let stranger = ReplicationAsk {
+        cluster_uid: "other".to_owned(),
+        ..ask()
+    };
+    let why = client.cut(&node.donor(), &stranger).await.unwrap_err();
+    assert_eq!(why, "not of this ring");
+    let other = Donor {
+        name: "ring-dc1-b-0".to_owned(),
+        ..node.donor()
+    };
+    assert!(
+        client.cut(&other, &ask()).await.is_err(),
+        "it is not that node"
+    );
+}
+
+#[tokio::test]
+async fn a_node_says_where_its_engine_looks_for_the_others() {
+    let node = Node::new();
+    let client = Client::new(node.credentials.clone());
+    let peer = Peer {
+        host: format!("{NODE}.{DOMAIN}"),
+        address: Some(node.address.ip().to_string()),
+        ..fixture::peer("dc1-b", 0, 7)
+    };
+    let ring = r#"{"dcs": [{"racks": [{"servers": [{"host": "10.0.0.9"}]}]}]}"#;
+    let page = (200, ring.to_owned());
+    node.pages.lock().unwrap().insert("/cluster_describe", page);
+    let view = client.ring(&peer, node.address.port()).await.unwrap();
+    assert_eq!(view.addresses, ["10.0.0.9"]);
+    let other = Peer {
+        host: format!("ring-dc1-b-0.{DOMAIN}"),
+        ..peer
+    };
+    let asked = client.ring(&other, node.address.port()).await;
+    assert!(asked.unwrap_err().contains("not ring-dc1-b-0"));
 }
 
 /// The newcomer's tunnel in front of `node`'s store.
