@@ -155,6 +155,7 @@ impl Lifecycle {
             return None;
         }
         self.record.proof = Some(proof.clone());
+        self.record.before = true;
         let mut record = self.record.clone();
         record.set_aside = false;
         if proof.kind != ProofKind::Bootstrap {

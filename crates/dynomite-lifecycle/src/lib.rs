@@ -38,6 +38,7 @@ mod drain;
 mod effect;
 mod event;
 mod files;
+mod findings;
 mod incarnation;
 mod lifecycle;
 mod opening;

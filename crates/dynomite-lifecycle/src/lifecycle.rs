@@ -13,6 +13,7 @@ use crate::event::{
     StoreObservation, StoreSight,
 };
 use crate::files::Spoilt;
+use crate::findings::Noted;
 use crate::process::{Change, Process};
 use crate::readiness::Withdrawal;
 use crate::reason;
@@ -58,6 +59,10 @@ pub struct Lifecycle {
     pub(crate) stream_held: bool,
     /// How a proof that is distrusted is given up, while the node is open.
     pub(crate) renewal: Option<Renewal>,
+    /// What was seen to be wrong, by its word.
+    pub(crate) noted: std::collections::BTreeMap<&'static str, Noted>,
+    /// When that was last looked at.
+    pub(crate) looked_at: Timestamp,
     /// Files the store could not load.
     pub(crate) spoilt: Option<Spoilt>,
     pub(crate) slot: Option<InFlight>,
@@ -94,6 +99,8 @@ impl Lifecycle {
             exposed: beginning.exposed,
             stream_held: false,
             renewal: None,
+            noted: std::collections::BTreeMap::new(),
+            looked_at: Timestamp::UNIX_EPOCH,
             spoilt: None,
             slot: None,
             last_order: 0,
@@ -119,6 +126,7 @@ impl Lifecycle {
                 None => break,
             }
         }
+        self.note_findings(now);
         self.keep_processes(now);
         self.note_readiness(now);
         std::mem::take(&mut self.effects)

@@ -69,7 +69,7 @@ impl Lifecycle {
                 .map(|sight| sight.facts.clone()),
             store_process: self.store_process.facts(),
             engine_process: self.engine_process.facts(),
-            findings: Vec::new(),
+            findings: self.findings(now),
         }
     }
 
@@ -240,11 +240,13 @@ impl Lifecycle {
                 kind: proof.kind,
                 since: Some(proof.since),
                 exact: proof.exact,
+                before: self.record.before,
             },
             None => Proof {
                 kind: ProofKind::Unproven,
                 since: None,
                 exact: None,
+                before: self.record.before,
             },
         }
     }

@@ -50,6 +50,24 @@ pub const INTRODUCING: &str = "AwaitingIntroduction";
 pub const NOT_INTRODUCED: &str = "NotIntroduced";
 /// The store cannot load its files.
 pub const FILES_SPOILT: &str = "FilesSpoilt";
+/// The store does not stay up. A person looks at its log and settings.
+pub const STORE_CRASHING: &str = "StoreCrashing";
+/// The engine does not stay up. A person looks at its log and settings.
+pub const ENGINE_CRASHING: &str = "EngineCrashing";
+/// The store runs and answers nothing. It is restarted where a replica can be copied.
+pub const STORE_HANGS: &str = "StoreHangs";
+/// The engine runs and answers nothing. It is restarted where a replica can be copied.
+pub const ENGINE_HANGS: &str = "EngineHangs";
+/// The store has used its memory and refuses writes. A person gives it more, or lets keys go.
+pub const STORE_FULL: &str = "StoreFull";
+/// The store cannot save and refuses writes. A person sees to the data volume.
+pub const STORE_CANNOT_SAVE: &str = "StoreCannotSave";
+/// The store has been reading its files for long. It is waited for.
+pub const STORE_LOADING_LONG: &str = "StoreLoadingLong";
+/// The engine has no connection to some peers. A person sees to them, or to the network.
+pub const PEERS_LOST: &str = "PeersLost";
+/// Donors were tried and failed; they are tried again, with pauses.
+pub const WARM_UP_FAILS: &str = "WarmUpFails";
 /// The store ended.
 pub const STORE_ENDED: &str = "StoreEnded";
 /// The store is another incarnation than the proven one.

@@ -23,6 +23,8 @@ pub struct Record {
     pub engine: Option<Started<EngineSettings>>,
     /// Settings of the store that were changed since it was started.
     pub live: BTreeMap<String, String>,
+    /// Whether the data on this volume was ever proven.
+    pub before: bool,
     /// Whether files that the store could not load lie aside since the data was
     /// last proven.
     pub set_aside: bool,

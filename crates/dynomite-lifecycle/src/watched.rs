@@ -89,6 +89,11 @@ impl<T> Watched<T> {
         self.down.is_some()
     }
 
+    /// Whether it listens and gives no answer in time, again and again.
+    pub(crate) fn is_slow(&self, patience: &HealthSettings) -> bool {
+        self.down.is_none() && self.slow >= patience.failure_threshold.max(1)
+    }
+
     /// `Err` says what is wrong with it.
     pub(crate) fn health(&self, now: Timestamp, patience: &HealthSettings) -> Result<(), String> {
         if let Some(why) = &self.down {

@@ -1073,3 +1073,121 @@ fn the_only_copy_is_never_moved_and_a_person_is_told_what_to_do() {
         assert_eq!(kind(&world), ProofKind::AcceptedLocal);
     }
 }
+
+fn found(world: &World, reason: &str) -> Option<(String, u32)> {
+    let findings = world.outline().findings;
+    let found = findings.into_iter().find(|found| found.reason == reason)?;
+    Some((found.message, found.remedies))
+}
+
+/// Two hours in which the node is looked at every ten seconds.
+fn hours_pass(world: &mut World) {
+    world.ring.writes = false;
+    for _ in 0..720 {
+        world.step += 199;
+        world.steps(1);
+    }
+}
+
+#[test]
+fn a_store_that_hangs_is_restarted_where_a_replica_can_be_copied() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    assert_eq!(world.outline().findings, []);
+    world.store_slow = true;
+    world.steps(100);
+    assert_eq!(found(&world, reason::STORE_HANGS), None, "not yet");
+    world.steps(200);
+    assert_eq!(
+        found(&world, reason::STORE_HANGS).map(|found| found.1),
+        Some(0)
+    );
+    let before = world.store.as_ref().map(|store| store.run_id.clone());
+    world.until("a restart", |world| {
+        world.store.as_ref().map(|store| store.run_id.clone()) != before
+    });
+    world.store_slow = false;
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::WarmUp);
+    assert_eq!(found(&world, reason::STORE_HANGS), None);
+}
+
+#[test]
+fn a_store_that_hangs_for_ever_is_left_to_a_person_in_the_end() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    world.store_slow = true;
+    world.probing = false;
+    // Longer than all the pauses between the restarts.
+    hours_pass(&mut world);
+    let (message, remedies) = found(&world, reason::STORE_HANGS).expect("it hangs");
+    assert_eq!(remedies, 5);
+    assert!(message.contains("look at its log"), "{message}");
+    assert_eq!(ordered(&world, "is restarted"), 5);
+}
+
+#[test]
+fn the_only_copy_is_not_restarted_for_hanging() {
+    let mut world = World::unborn({
+        let mut desired = one_rack();
+        desired.grant = Some(bootstrap());
+        desired
+    });
+    world.until_ready();
+    world.ring.writes = false;
+    world.store_slow = true;
+    hours_pass(&mut world);
+    let (message, remedies) = found(&world, reason::STORE_HANGS).expect("it hangs");
+    assert!(message.contains("only copy"), "{message}");
+    assert_eq!(remedies, 0);
+    world.store_slow = false;
+    world.until_ready();
+    assert_eq!(kind(&world), ProofKind::Bootstrap);
+}
+
+#[test]
+fn what_the_store_complains_of_has_a_name_and_a_remedy() {
+    for (complaint, reason, remedy) in [
+        ("OOM command not allowed", reason::STORE_FULL, "more memory"),
+        (
+            "MISCONF Errors writing to the AOF file",
+            reason::STORE_CANNOT_SAVE,
+            "volume",
+        ),
+        (
+            "NOAUTH Authentication required",
+            reason::STORE_COMPLAINS,
+            "log",
+        ),
+    ] {
+        let mut world = World::new(desired());
+        world.until_ready();
+        if let Some(store) = &mut world.store {
+            store.complaint = Some(complaint.to_owned());
+        }
+        world.steps(2);
+        let (message, _) = found(&world, reason).expect("it is found");
+        assert!(
+            message.contains(remedy) && message.contains(complaint),
+            "{message}"
+        );
+        if let Some(store) = &mut world.store {
+            store.complaint = None;
+        }
+        world.steps(1);
+        world.until_ready();
+        assert_eq!(found(&world, reason), None);
+    }
+}
+
+#[test]
+fn donors_that_fail_are_a_finding_until_one_does_not() {
+    let mut world = World::new(desired());
+    world.ring.reachable = false;
+    world.steps(200);
+    let (message, _) = found(&world, reason::WARM_UP_FAILS).expect("it is found");
+    assert!(message.contains("attempts failed"), "{message}");
+    world.ring.reachable = true;
+    world.until_ready();
+    assert_eq!(world.outline().findings, []);
+}
