@@ -63,7 +63,8 @@ pub struct Settings {
     /// nothing that has a key is answered: a node that takes itself for the whole ring would
     /// acknowledge writes that no other rack gets.
     pub seeds: Option<Vec<Seed>>,
-    /// Tells this run of the process from every other.
+    /// Tells this run of the process from every other: letters, digits, `-` and `_`, at most
+    /// [`dynomite_protocol::limits::MAX_INCARNATION`].
     pub incarnation: String,
 }
 

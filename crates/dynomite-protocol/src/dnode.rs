@@ -19,8 +19,6 @@
 //!      │ Numbers, data g<given> ───────────────────────▶│   when one could not be sent
 //! ```
 
-use std::fmt::Write as _;
-
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::limits::{MAX_INCARNATION, MAX_PEER_DATA, MAX_PEER_GARBAGE, MAX_PEER_HEADER};
@@ -30,6 +28,9 @@ const MAGIC: &[u8] = b"$2014$";
 
 /// The type of [`Kind::Numbers`]: the first that Netflix's engine has no use for.
 const NUMBERS: u8 = 14;
+
+/// Bytes of the longest header that is written.
+const LONGEST_LINE: usize = 128 + MAX_INCARNATION;
 
 /// What a peer message asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,34 +103,29 @@ pub struct Introduction {
 }
 
 impl Tag {
-    /// Writes length and text of the `data` field.
-    fn write(&self, out: &mut BytesMut) {
-        let digits = |number: u64| number.checked_ilog10().map_or(1, |log| log + 1);
-        // Writing to memory does not fail.
-        let _ = match self {
-            Self::None => out.write_str("1 d"),
-            Self::Offer => out.write_str("1 n"),
-            Self::Number(number) => write!(out, "{} w{number}", 1 + digits(*number)),
-            Self::Given(number) => write!(out, "{} g{number}", 1 + digits(*number)),
-            Self::Introduction(who) => {
-                let text = format!("i{}:{}:{}", who.token, who.given, who.incarnation);
-                write!(out, "{} {text}", text.len())
-            }
-        };
-    }
-
     /// Reads a `data` field; what is not ours says nothing.
     fn read(data: &[u8]) -> Self {
-        let number = || std::str::from_utf8(&data[1..]).ok()?.parse().ok();
         let tag = match data.first() {
             Some(b'n') if data.len() == 1 => Some(Self::Offer),
-            Some(b'w') => number().map(Self::Number),
-            Some(b'g') => number().map(Self::Given),
+            Some(b'w') => number(&data[1..]).map(Self::Number),
+            Some(b'g') => number(&data[1..]).map(Self::Given),
             Some(b'i') => Introduction::read(&data[1..]).map(|who| Self::Introduction(who.into())),
             _ => None,
         };
         tag.unwrap_or_default()
     }
+}
+
+/// A number that is all there is.
+fn number(digits: &[u8]) -> Option<u64> {
+    let add = |sum: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    };
+    digits
+        .iter()
+        .try_fold(0, add)
+        .filter(|_| !digits.is_empty())
 }
 
 impl Introduction {
@@ -171,19 +167,84 @@ pub enum PeerProtocolError {
     Garbage,
 }
 
+/// A header being put together. There is one for every message, which is why it is done by hand:
+/// formatting would cost more than all else that is done about a small message.
+///
+/// [`LONGEST_LINE`] holds four numbers of twenty digits, an incarnation and what stands between.
+struct Line {
+    bytes: [u8; LONGEST_LINE],
+    len: usize,
+}
+
+impl Line {
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.len + bytes.len();
+        self.bytes[self.len..end].copy_from_slice(bytes);
+        self.len = end;
+    }
+
+    fn number(&mut self, number: u64) {
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        let mut rest = number;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        self.put(&digits[at..]);
+    }
+
+    /// Length and text of a `data` field: a letter and a number.
+    fn counted(&mut self, letter: u8, number: u64) {
+        let digits = number.checked_ilog10().map_or(1, |log| log + 1);
+        self.number(u64::from(1 + digits));
+        self.put(&[b' ', letter]);
+        self.number(number);
+    }
+
+    fn tag(&mut self, tag: &Tag) {
+        match tag {
+            Tag::None => self.put(b"1 d"),
+            Tag::Offer => self.put(b"1 n"),
+            Tag::Number(number) => self.counted(b'w', *number),
+            Tag::Given(number) => self.counted(b'g', *number),
+            Tag::Introduction(who) => {
+                let name = who.incarnation.as_bytes();
+                let name = &name[..name.len().min(MAX_INCARNATION)];
+                let text = format!("i{}:{}:", who.token, who.given);
+                self.number((text.len() + name.len()) as u64);
+                self.put(b" ");
+                self.put(text.as_bytes());
+                self.put(name);
+            }
+        }
+    }
+}
+
 /// Appends a header for a payload of `payload` bytes in clear text.
 pub fn write_header(out: &mut BytesMut, header: &Header, payload: usize) {
-    out.put_slice(b"   $2014$ ");
-    // Writing to memory does not fail.
-    let _ = write!(
-        out,
-        "{} {} 0 1 {} *",
-        header.id,
-        header.kind.number(),
-        u8::from(header.same_dc)
-    );
-    header.tag.write(out);
-    let _ = write!(out, " *{payload}\r\n");
+    let mut line = Line {
+        bytes: [0; LONGEST_LINE],
+        len: 0,
+    };
+    line.put(b"   $2014$ ");
+    line.number(header.id);
+    line.put(b" ");
+    line.number(u64::from(header.kind.number()));
+    line.put(if header.same_dc {
+        b" 0 1 1 *"
+    } else {
+        b" 0 1 0 *"
+    });
+    line.tag(&header.tag);
+    line.put(b" *");
+    line.number(payload as u64);
+    line.put(b"\r\n");
+    out.put_slice(&line.bytes[..line.len]);
 }
 
 /// Finds headers in a stream; whatever stands before the magic is skipped.
