@@ -27,6 +27,7 @@ mod counters;
 mod cut;
 mod engine;
 pub mod error_text;
+mod hold;
 mod intake;
 mod job;
 pub mod limits;

@@ -302,3 +302,88 @@ impl Numbers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn names(numbers: &Numbers) -> Vec<String> {
+        let received = numbers.received(Duration::ZERO);
+        received.sources().keys().cloned().collect()
+    }
+
+    #[test]
+    fn who_is_gone_is_forgotten_after_its_time_and_who_is_connected_never() {
+        let mut numbers = Numbers::new("own");
+        let (gone, _) = numbers.introduced("gone", SessionId::default(), 3);
+        numbers.introduced("here", SessionId::default(), 3);
+        numbers.session_ended(SECOND, gone, SessionId::default());
+        numbers.prune(SOURCE_KEPT);
+        assert_eq!(names(&numbers), ["gone", "here", "own"]);
+        numbers.prune(SOURCE_KEPT + SECOND);
+        assert_eq!(names(&numbers), ["here", "own"]);
+        numbers.introduced("gone", SessionId::default(), 4);
+        let again = numbers.received(Duration::ZERO);
+        assert_eq!(again.sources()["gone"].missing, [(1, 4)]);
+    }
+
+    #[test]
+    fn the_longest_gone_are_forgotten_when_there_are_too_many() {
+        let mut numbers = Numbers::new("own");
+        for number in 0..u64::try_from(MAX_SOURCES).unwrap() + 9 {
+            let name = format!("c{number:05}");
+            let (source, _) = numbers.introduced(&name, SessionId::default(), 1);
+            let at = Duration::from_millis(number);
+            numbers.session_ended(at, source, SessionId::default());
+        }
+        numbers.prune(SECOND * 60);
+        assert_eq!(numbers.sources(), MAX_SOURCES);
+        assert_eq!(names(&numbers)[0], "c00010");
+    }
+
+    #[test]
+    fn a_copy_brings_the_age_of_what_its_donor_knew() {
+        let mut numbers = Numbers::new("own");
+        numbers.introduced("connected", SessionId::default(), 2);
+        let source = |last, closed_seconds| Source {
+            last,
+            closed_seconds,
+            ..Source::default()
+        };
+        let donor: Received = [
+            ("connected".to_owned(), source(5, None)),
+            ("gone".to_owned(), source(7, Some(100))),
+            ("own".to_owned(), source(9, None)),
+        ]
+        .into_iter()
+        .collect();
+        numbers.adopt(SECOND, &donor);
+        let received = numbers.received(SECOND * 11);
+        assert_eq!(received.sources()["connected"], source(5, None));
+        assert_eq!(received.sources()["gone"], source(7, Some(110)));
+        assert_eq!(received.sources()["own"], source(9, None));
+    }
+
+    #[test]
+    fn a_gap_moves_the_beginning_of_a_capture() {
+        let mut numbers = Numbers::new("own");
+        let session = SessionId::default();
+        let (source, _) = numbers.introduced("c", session, 2);
+        numbers.begin_capture();
+        let from = |numbers: &Numbers| numbers.captured_from().get("c").copied();
+        let tag = |number| Tag { source, number };
+        assert_eq!(from(&numbers), Some(3));
+        numbers.arrived(tag(3));
+        assert_eq!(from(&numbers), Some(3));
+        numbers.arrived(tag(6));
+        assert_eq!(from(&numbers), Some(6), "4 and 5 are missing");
+        numbers.passed(tag(8));
+        assert_eq!(from(&numbers), Some(9), "7 and 8 are missing");
+        numbers.session_ended(SECOND, source, session);
+        assert_eq!(from(&numbers), None);
+        numbers.introduced("c", session, 10);
+        assert_eq!(from(&numbers), Some(11));
+    }
+}

@@ -87,6 +87,20 @@ fn a_number_that_nobody_took_is_used_again() {
 }
 
 #[test]
+fn a_node_that_stands_in_for_a_missing_one_gets_its_writes_without_number() {
+    let all: Vec<_> = ring(2, 2).nodes.into_iter().map(|node| node.seed).collect();
+    let mut world = World::with_seeds(&all[..3], |_| {});
+    for number in 0..40 {
+        world.once(0, &format!("SET k{number} v"));
+    }
+    let executed = |node: usize| world.nodes[node].store.data.len();
+    assert_eq!((executed(0) + executed(1), executed(2)), (40, 40));
+    assert_eq!(of(&world, 0, 0), of(&world, 2, 0));
+    assert_eq!(of(&world, 2, 0).last, executed(0) as u64);
+    assert_eq!(of(&world, 1, 0).last, executed(1) as u64);
+}
+
+#[test]
 fn a_refused_write_is_missing_where_it_was_refused() {
     let mut world = ring(2, 1);
     world.set_state(1, Standby);
