@@ -122,12 +122,7 @@ impl Filter {
                     self.route = Route::Held;
                 }
                 Event::Began(record) => {
-                    self.route = match record {
-                        Record::Entry | Record::Aux => Route::Held,
-                        // Every node has the same libraries, and a store refuses one twice.
-                        Record::Function | Record::ModuleAux if first => Route::Copied,
-                        _ => Route::Dropped,
-                    };
+                    self.route = route_of(record, first);
                     if self.route == Route::Copied {
                         self.output.write(&self.held, out);
                     }
@@ -154,20 +149,16 @@ impl Filter {
                     if !key.whole {
                         return Err(Error::KeyTooLong { at: key.begin });
                     }
-                    let wanted = judge(self.placement, &self.target, self.source.as_ref(), key);
+                    let source = self.source.as_ref();
+                    let wanted = judge(self.placement, &self.target, source, key);
                     self.route = Route::Dropped;
-                    match wanted {
-                        Wanted::Yes => {
-                            self.route = Route::Copied;
-                            self.output.filtered.kept.add(key, self.now);
-                            let hint = self.hint.take();
-                            let hint =
-                                hint.map(|hint| scale(hint, &self.target, self.source.as_ref()));
-                            self.output.select(self.database, hint, out);
-                            self.output.write(&self.held, out);
-                        }
-                        Wanted::No => self.output.filtered.others += 1,
-                        Wanted::Stray => self.output.filtered.strays += 1,
+                    self.output.filtered.count(wanted, key, self.now);
+                    if wanted == Wanted::Yes {
+                        self.route = Route::Copied;
+                        let hint = self.hint.take();
+                        let hint = hint.map(|hint| scale(hint, &self.target, source));
+                        self.output.select(self.database, hint, out);
+                        self.output.write(&self.held, out);
                     }
                     self.held.clear();
                 }
@@ -210,7 +201,28 @@ impl Filter {
     }
 }
 
+/// What becomes of a record, by its first byte; `first` tells whether it is of the first source.
+fn route_of(record: Record, first: bool) -> Route {
+    match record {
+        Record::Entry | Record::Aux => Route::Held,
+        // Every node has the same libraries, and a store refuses one twice.
+        Record::Function | Record::ModuleAux if first => Route::Copied,
+        _ => Route::Dropped,
+    }
+}
+
+impl Filtered {
+    fn count(&mut self, wanted: Wanted, key: &Key, now: Timestamp) {
+        match wanted {
+            Wanted::Yes => self.kept.add(key, now),
+            Wanted::No => self.others += 1,
+            Wanted::Stray => self.strays += 1,
+        }
+    }
+}
+
 /// Whether a key is copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Yes,
     No,

@@ -8,6 +8,7 @@
 //! and digests what passes. Neither holds a value, and no memory is taken on the word of a length.
 
 mod error;
+mod event;
 mod grammar;
 mod lzf;
 mod packed;
@@ -16,9 +17,10 @@ mod text;
 mod verify;
 
 pub use error::{Error, Fault};
+pub use event::{Event, Key, Record};
 pub use grammar::Kind;
 pub(crate) use lzf::unpack;
-pub use reader::{Event, Key, Reader, Record};
+pub use reader::Reader;
 pub use verify::{Counts, Summary, Verifier};
 
 use crc::{CRC_64_REDIS, Crc, Table};
