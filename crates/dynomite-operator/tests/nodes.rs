@@ -149,6 +149,7 @@ fn report() -> NodeReport {
             kind: ProofKind::Bootstrap,
             since: None,
             exact: None,
+            before: true,
         },
         awaiting: None,
         store: None,

@@ -1,6 +1,9 @@
 //! The ring as it is: what is declared of each node joined with its pod and its report.
 
+use std::borrow::Cow;
+
 use dynomite_api::Token;
+use dynomite_api::annotations::LABEL_RACK;
 use dynomite_api::contract::{EngineState, NodePhase, NodeReport, ProofKind};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -17,6 +20,10 @@ use crate::tokens::{self, Tokens};
 pub struct Ring<'a> {
     /// The nodes.
     pub nodes: Vec<Node<'a>>,
+    /// Nodes of racks that the spec does not name any more, as long as they have
+    /// pods: they serve, take writes and give copies until the others can do
+    /// without them.
+    pub leaving: Vec<Node<'a>>,
     /// Their tokens and what stands against them.
     pub tokens: Tokens,
     /// Since when the ring has served, if it has.
@@ -30,7 +37,7 @@ pub struct Node<'a> {
     /// Its name, which is its pod's.
     pub name: String,
     /// Its rack.
-    pub rack: &'a Rack,
+    pub rack: Cow<'a, Rack>,
     /// Its number within the rack.
     pub ordinal: usize,
     /// Its token.
@@ -56,12 +63,19 @@ impl<'a> Ring<'a> {
         let mut nodes = Vec::new();
         for rack in &cluster.racks {
             for (ordinal, token) in tokens.by_ordinal.iter().enumerate() {
+                let rack = Cow::Borrowed(rack);
                 nodes.push(Node::new(cluster, observed, rack, ordinal, *token));
             }
         }
+        let declared = nodes.len();
+        nodes.extend(leaving(cluster, observed, &tokens));
+        // A node that leaves may have what the others missed.
+        let levels = Levels::new(&nodes, observed);
+        let leaving = nodes.split_off(declared);
         Self {
-            levels: Levels::new(&nodes, observed),
+            levels,
             nodes,
+            leaving,
             served_since: tokens::served_since(cluster, observed),
             tokens,
         }
@@ -72,12 +86,19 @@ impl<'a> Ring<'a> {
         self.nodes.iter().filter(move |node| node.token == token)
     }
 
+    /// The nodes that may have a token's data: those of the token, and those that leave.
+    pub fn holders(&self, token: Token) -> impl Iterator<Item = &Node<'a>> {
+        let all = self.nodes.iter().chain(&self.leaving);
+        all.filter(move |node| node.token == token)
+    }
+
     /// Whether any node says that it serves clients. It says so now, whatever
     /// else was seen is older: such a ring has begun to serve.
     pub fn serves(&self) -> bool {
         let mut reports = self
             .nodes
             .iter()
+            .chain(&self.leaving)
             .filter_map(|node| node.report.as_ref().ok());
         reports.any(|report| report.ready)
     }
@@ -92,7 +113,7 @@ impl<'a> Node<'a> {
     fn new(
         cluster: &'a Cluster,
         observed: &'a Observed,
-        rack: &'a Rack,
+        rack: Cow<'a, Rack>,
         ordinal: usize,
         token: Token,
     ) -> Self {
@@ -106,7 +127,7 @@ impl<'a> Node<'a> {
         let claim = observed.claims.get(&Cluster::claim_name(&name));
         let report = report(observed, &name, pod);
         let blocker = pod
-            .and_then(|pod| blocker::of_pod(cluster, rack, pod, claim, observed))
+            .and_then(|pod| blocker::of_pod(cluster, &rack, pod, claim, observed))
             .or_else(|| {
                 pod.is_none()
                     .then(|| blocker::of_set(&set_name, observed))?
@@ -220,6 +241,37 @@ impl<'a> Node<'a> {
             Ok(report) => format!("it is {:?}", report.phase),
         }
     }
+}
+
+/// The nodes that still run of racks that the spec does not name.
+fn leaving<'a>(cluster: &'a Cluster, observed: &'a Observed, tokens: &Tokens) -> Vec<Node<'a>> {
+    let mut nodes = Vec::new();
+    for set in observed.stateful_sets.values() {
+        let labels = set.metadata.labels.as_ref();
+        let Some(rack) = labels.and_then(|labels| labels.get(LABEL_RACK)) else {
+            continue;
+        };
+        let declared = cluster.racks.iter().any(|known| known.name == *rack);
+        if declared || !owned_by(&set.metadata, &cluster.id.uid) {
+            continue;
+        }
+        for name in observed.pods.keys() {
+            let prefix = format!("{}-", cluster.rack_name(rack));
+            let ordinal = name
+                .strip_prefix(&prefix)
+                .and_then(|rest| rest.parse().ok());
+            let (Some(ordinal), Some(token)) = (ordinal, tokens.record.get(name)) else {
+                continue;
+            };
+            let rack = Cow::Owned(Rack {
+                name: rack.clone(),
+                zone: None,
+            });
+            let node = Node::new(cluster, observed, rack, ordinal, *token);
+            nodes.extend(node.pod.is_some().then_some(node));
+        }
+    }
+    nodes
 }
 
 /// The report of a node, if it can be taken for this pod's.

@@ -52,6 +52,8 @@ pub(crate) struct Life {
     pub(crate) warming: bool,
     pub(crate) keys: u64,
     pub(crate) spent: bool,
+    /// Whether its volume has held proven data.
+    pub(crate) before: bool,
     /// Since when its data is proven.
     pub(crate) since: Timestamp,
     /// From whom it copies.
@@ -396,6 +398,10 @@ impl World {
                 {
                     o.claims.remove(name);
                     self.wiped += 1;
+                    let node = name.strip_prefix("data-").unwrap_or(name);
+                    if let Some(life) = self.lives.get_mut(node) {
+                        (life.before, life.keys) = (false, 0);
+                    }
                 }
             }
             Kind::PodDisruptionBudget => drop(o.pod_disruption_budgets.remove(name)),
@@ -411,6 +417,7 @@ impl World {
             *life = Life {
                 desired: life.desired.take(),
                 keys: life.keys,
+                before: life.before,
                 received: life.received.as_ref().map(|_| Received::default()),
                 ..Life::default()
             };
@@ -567,16 +574,20 @@ impl World {
         match desired.grant {
             Some(Grant::AcceptLocal { pod_uid }) if pod_uid == uid => {
                 life.proof = Some(ProofKind::AcceptedLocal);
+                life.before = true;
             }
             Some(Grant::Bootstrap { pod_uid }) if pod_uid == uid && !life.spent => {
                 life.spent = true;
                 life.proof = Some(ProofKind::Bootstrap);
+                life.before = true;
             }
             _ if life.warming && donor.is_some() => {
                 life.warming = false;
                 life.proof = Some(ProofKind::WarmUp);
+                life.before = true;
                 let of = donor.and_then(|donor| before.get(&donor.name));
                 life.received = of.and_then(|donor| donor.received.clone());
+                life.keys = of.map_or(0, |donor| donor.keys);
             }
             _ => {
                 life.warming = donor.is_some();
@@ -699,6 +710,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
         "proof": {
             "kind": life.proof.unwrap_or(ProofKind::Unproven),
             "since": life.proof.map(|_| life.since),
+            "before": life.before,
         },
         "awaiting": awaiting,
         "store": StoreFacts { keys: life.keys, ..StoreFacts::default() },

@@ -112,6 +112,7 @@ pub(crate) fn report() -> NodeReport {
             kind: ProofKind::Bootstrap,
             since: None,
             exact: None,
+            before: true,
         },
         awaiting: None,
         store: Some(StoreFacts {

@@ -128,6 +128,10 @@ pub struct Proof {
     /// applied twice. Absent where nothing was copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
+    /// Whether this volume has held proven data of the node before: what an
+    /// empty volume holds is nobody's data.
+    #[serde(default)]
+    pub before: bool,
 }
 
 /// By what the data is proven.

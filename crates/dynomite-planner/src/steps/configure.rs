@@ -12,7 +12,8 @@ use crate::wait::Wait;
 /// nobody knows which document it holds.
 pub(super) fn configure(pass: &Pass<'_>) -> Step {
     let mut step = Step::default();
-    for node in &pass.ring.nodes {
+    // Nodes that leave still take writes and pass them on: they must know the others.
+    for node in pass.ring.nodes.iter().chain(&pass.ring.leaving) {
         let Some(address) = node.address().filter(|_| !node.terminating()) else {
             continue;
         };
@@ -107,7 +108,8 @@ fn peers(pass: &Pass<'_>, node: &Node<'_>) -> Vec<Peer> {
             token: other.token,
         })
         .collect();
-    peers.extend(super::retire::leaving_peers(pass));
+    let leaving = super::retire::leaving_peers(pass);
+    peers.extend(leaving.into_iter().filter(|peer| peer.host != node.host));
     peers.extend(cluster.remote_peers.iter().cloned());
     peers.sort_by(|a, b| {
         let key = |p: &Peer| {

@@ -23,7 +23,7 @@ const TURN_SECONDS: i64 = 600;
 /// one.
 pub(super) fn donors(ring: &Ring<'_>, node: &Node<'_>) -> Vec<Donor> {
     let mut giving: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut replicas: Vec<&Node<'_>> = ring.replicas(node.token).collect();
+    let mut replicas: Vec<&Node<'_>> = ring.holders(node.token).collect();
     replicas.sort_by_key(|replica| &replica.rack.name);
     if !holds_data(node) {
         // What those before this node copy, or are about to; those after it look at this one.
@@ -94,7 +94,7 @@ pub(super) fn waits_for_turn(pass: &Pass<'_>, node: &Node<'_>) -> bool {
 fn is_to_copy(ring: &Ring<'_>, node: &Node<'_>) -> bool {
     let unproven = node.report.is_ok() && !node.may_be_proven();
     let starts = unproven && !node.warming_up() && !node.terminating();
-    starts && ring.replicas(node.token).any(Node::proven)
+    starts && ring.holders(node.token).any(Node::proven)
 }
 
 /// Whether a node needs no donor, for all that is known.

@@ -128,6 +128,62 @@ mod tests {
         assert!(record.as_ref().expect("data")["tokens.json"].contains("ring-c-1"));
     }
 
+    /// Replaces all racks of a ring whose nodes have keys by others.
+    fn replace_all(from: usize, to: &[&str]) -> World {
+        let mut world = World::settled(from, 1);
+        for life in world.lives.values_mut() {
+            life.keys = 8;
+        }
+        world.tick();
+        let racks = to.iter().map(|name| serde_json::json!({ "name": name }));
+        let racks = serde_json::Value::from_iter(racks);
+        world.edit(|spec| {
+            spec.racks = serde_json::from_value(racks).expect("racks");
+            spec.consistency = dynomite_api::crd::ConsistencySpec::default();
+        });
+        world
+    }
+
+    #[test]
+    fn racks_that_replace_all_others_copy_them_first() {
+        for (from, to) in [
+            (1, &["z"][..]),
+            (3, &["z"][..]),
+            (3, &["x", "y", "z"][..]),
+            (3, &["a"][..]),
+        ] {
+            let mut world = replace_all(from, to);
+            for _ in 0..60 {
+                let stalled = world.waits().into_iter().find(|wait| wait.stalls());
+                assert_eq!(stalled, None, "{from} racks replaced by {to:?}");
+                world.pass();
+            }
+            let nodes: Vec<_> = world.observed.pods.keys().cloned().collect();
+            let expected: Vec<_> = to.iter().map(|rack| format!("ring-{rack}-0")).collect();
+            assert_eq!(nodes, expected);
+            for node in &nodes {
+                assert_eq!(world.lives[node].keys, 8, "{node} of {from} to {to:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_that_leave_know_those_that_come() {
+        let mut world = replace_all(3, &["z"]);
+        let before = world.lives["ring-a-0"].desired.clone();
+        world.slow.push("ring-z-0".to_owned());
+        for _ in 0..4 {
+            world.pass();
+        }
+        let life = &world.lives["ring-a-0"];
+        assert_ne!(life.desired, before);
+        let racks = |life: &crate::world::Life| {
+            let peers = &life.desired.as_ref().expect("it has one").peers;
+            peers.iter().map(|p| p.rack.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(racks(life), ["b", "c", "z"]);
+    }
+
     #[test]
     fn until_it_is_gone_its_nodes_are_peers() {
         let mut world = World::settled(3, 1);

@@ -43,8 +43,15 @@ pub(super) fn gate_is_open(pass: &Pass<'_>) -> bool {
 /// The permission a node gets now.
 pub(crate) fn grant(pass: &Pass<'_>, node: &Node<'_>) -> Option<Grant> {
     let pod_uid = node.pod_uid().to_owned();
-    if pass.cluster.racks.len() == 1 && pass.cluster.persistent() {
-        // There is nobody to copy from, and nothing but this store was written to.
+    if pass
+        .ring
+        .leaving
+        .iter()
+        .any(|leaving| leaving.name == node.name)
+    {
+        return None;
+    }
+    if is_alone(pass, node) {
         return Some(Grant::AcceptLocal { pod_uid });
     }
     if accepted_by_person(node) && !has_proven_peer(pass.ring, node) {
@@ -60,6 +67,21 @@ pub(crate) fn grant(pass: &Pass<'_>, node: &Node<'_>) -> Option<Grant> {
     (never_served && !over).then_some(Grant::Bootstrap { pod_uid })
 }
 
+/// Whether there is nobody to copy from, and nothing but this volume was ever
+/// written to. An empty volume in a ring that has served is a loss, which only
+/// a person accepts.
+fn is_alone(pass: &Pass<'_>, node: &Node<'_>) -> bool {
+    let written_here = node.report.as_ref().is_ok_and(|report| report.proof.before);
+    pass.cluster.racks.len() == 1
+        && pass.cluster.persistent()
+        && written_here
+        && !pass
+            .ring
+            .leaving
+            .iter()
+            .any(|other| other.token == node.token)
+}
+
 /// Whether a person has accepted what this pod has, and no other of its name.
 pub(super) fn accepted_by_person(node: &Node<'_>) -> bool {
     let annotations = node.pod.and_then(|pod| pod.metadata.annotations.as_ref());
@@ -68,8 +90,8 @@ pub(super) fn accepted_by_person(node: &Node<'_>) -> bool {
 }
 
 fn has_proven_peer(ring: &Ring<'_>, node: &Node<'_>) -> bool {
-    ring.replicas(node.token)
-        .any(|replica| replica.name != node.name && replica.proven())
+    ring.holders(node.token)
+        .any(|holder| holder.name != node.name && holder.proven())
 }
 
 /// Says what a node lacks, if it is more than the gate.
@@ -144,6 +166,10 @@ fn proposals(pass: &Pass<'_>, step: &mut Step) {
                 }
             }
         }
+        let leaving = pass.ring.leaving.iter();
+        hopeless &= !leaving
+            .filter(|node| node.token == *token)
+            .any(Node::may_be_proven);
         // Equal nodes: the first by name, whatever order they came in.
         let best = loaded.into_iter().max_by_key(|(node, store)| {
             let name = std::cmp::Reverse(node.name.clone());
@@ -168,6 +194,7 @@ fn may_use_grant(pass: &Pass<'_>, node: &Node<'_>) -> bool {
         None => false,
         // A bootstrap is for an empty store only.
         Some(Grant::Bootstrap { .. }) => report.store.as_ref().is_none_or(|s| s.keys == 0),
+        Some(Grant::AcceptLocal { .. }) if is_alone(pass, node) => true,
         // A node takes a person's word once; it says so by asking again.
         Some(Grant::AcceptLocal { .. }) => report.awaiting != Some(Awaiting::DonorOrGrant),
     }
@@ -355,6 +382,23 @@ mod tests {
             .reports
             .insert("ring-a-0".to_owned(), unknown);
         assert_eq!(world.reasons(), ["NodeStarting"]);
+    }
+
+    #[test]
+    fn one_rack_does_not_take_an_empty_volume_for_its_data() {
+        let mut world = World::settled(1, 1);
+        world.kill("ring-a-0");
+        let life = world.lives.get_mut("ring-a-0").expect("it lived");
+        (life.before, life.keys) = (false, 0);
+        for _ in 0..6 {
+            world.pass();
+        }
+        assert!(grants(&world).iter().all(Option::is_none));
+        let stalled = world.waits().into_iter().find(Wait::stalls);
+        assert!(stalled.is_some(), "{:?}", world.reasons());
+        let uid = world.pod_uid("ring-a-0");
+        annotate(&mut world, "ring-a-0", &uid);
+        world.settle();
     }
 
     #[test]
