@@ -136,7 +136,7 @@ mod tests {
         }
         world.tick();
         let racks = to.iter().map(|name| serde_json::json!({ "name": name }));
-        let racks = serde_json::Value::from_iter(racks);
+        let racks: serde_json::Value = racks.collect();
         world.edit(|spec| {
             spec.racks = serde_json::from_value(racks).expect("racks");
             spec.consistency = dynomite_api::crd::ConsistencySpec::default();
@@ -154,7 +154,7 @@ mod tests {
         ] {
             let mut world = replace_all(from, to);
             for _ in 0..60 {
-                let stalled = world.waits().into_iter().find(|wait| wait.stalls());
+                let stalled = world.waits().into_iter().find(crate::wait::Wait::stalls);
                 assert_eq!(stalled, None, "{from} racks replaced by {to:?}");
                 world.pass();
             }
