@@ -106,7 +106,7 @@ impl Lifecycle {
         }
     }
 
-    fn hold_writes(&mut self, now: Timestamp, copy: &WarmUp, until: Timestamp) -> Turn {
+    fn hold_writes(&mut self, now: Timestamp, copy: &mut WarmUp, until: Timestamp) -> Turn {
         // The engine must have its way to the store before it lets go what it
         // holds; a replica takes no writes, and the engine's state no reads.
         if !self.exposed {
@@ -116,6 +116,11 @@ impl Lifecycle {
             None => Turn::Stay,
             Some(EngineState::WritesOnly) if self.numbers() && !copy.plain => {
                 Turn::Advance(Step::Pause { until })
+            }
+            Some(EngineState::WritesOnly) if !copy.introduced => {
+                let why = "an engine that does not number its writes has come".to_owned();
+                copy.trouble = Some((reason::CUT_NOT_EXACT, why));
+                Turn::CutFailed
             }
             Some(EngineState::WritesOnly) => Turn::Advance(Step::First {
                 until,

@@ -22,9 +22,9 @@
 //!
 //!   any --told to leave--> Draining --both processes ended--> Stopped
 //!
-//!   WarmUp: Connect -> Attach -> Copy <-> Follow -> Hold -> First -> Second -> Reach -> Detach
-//!                                           ^      `---------- the cut, bounded ------'
-//!                                           +-- writes could not be held that long --'
+//!   WarmUp: Connect -> Attach -> Copy <-> Follow -> Hold -> ... -> Detach
+//!                                           ^      `- the cut, bounded -'
+//!                                           +---- it did not work -----'
 //! ```
 //!
 //! Only `Recording`, `Opening` and `Open` carry a proof, and only `Open` can be
@@ -39,6 +39,7 @@ mod effect;
 mod event;
 mod files;
 mod findings;
+mod headroom;
 mod incarnation;
 mod lifecycle;
 mod opening;
@@ -61,6 +62,7 @@ pub use event::{
     ProcessName, ReplicaLink, StoreObservation, StoreSight,
 };
 pub use files::spoils_files;
+pub use headroom::room_for_copy;
 pub use lifecycle::{Beginning, Lifecycle};
 pub use outline::Outline;
 pub use record::{ProofRecord, Record, Started};

@@ -26,6 +26,7 @@
 
 mod client;
 pub(crate) mod machine;
+pub(crate) mod memory;
 mod process;
 pub(crate) mod protocol;
 mod server;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::machine::{Effect, Event, Machine};
+use super::memory;
 use super::process;
 use super::protocol::{Command, Lines, Message, encode};
 use super::voice::Voice;
@@ -23,6 +24,9 @@ use super::voice::Voice;
 /// How many sidecars may be connected: the one that runs, the one that just
 /// crashed, and a person who looks.
 const CONNECTIONS: usize = 8;
+
+/// How often the container's memory limit is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How many commands may wait; more block their sender.
 const COMMAND_QUEUE: usize = 16;
@@ -109,6 +113,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         options,
     };
     let mut next_id = 0;
+    let mut looks = tokio::time::interval(MEMORY_INTERVAL);
     tracing::info!(launcher = %launcher.options.name, "holding until the sidecar says start");
     while !launcher.exit {
         let deadline = launcher.machine.deadline();
@@ -122,6 +127,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
                 Received::Command(command) => launcher.handle(Event::Command(command), Some(id)),
                 Received::Gone => launcher.disconnected(id),
             },
+            _ = looks.tick() => memory::publish(&launcher.options.sockets, &launcher.options.name),
             _ = children.recv() => launcher.reap(),
             _ = terminate.recv() => launcher.handle(Event::Terminate, None),
             _ = interrupt.recv() => launcher.handle(Event::Terminate, None),

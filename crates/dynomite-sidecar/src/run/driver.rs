@@ -1,13 +1,13 @@
 //! The driver: feeds the node's life with what the hands say, and has them do what follows.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dynomite_api::contract::{DesiredMark, NodeDesired, NodePhase, NodeReport};
 use dynomite_lifecycle::{
     Beginning, Effect, Event, Lifecycle, Order, OrderId, ProcessName, Record, StoreObservation,
-    accept,
+    accept, room_for_copy,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,6 +27,9 @@ use crate::tunnel::Gate;
 const QUEUE: usize = 16;
 /// Records that may wait for the disk.
 const RECORD_QUEUE: usize = 64;
+/// A peer that has asked for nothing for so long does not copy any more; while
+/// the first copy comes it has nothing to ask.
+const GUEST_LIMIT: Duration = Duration::from_mins(30);
 /// The view is shown anew at least this often, so that its time tells whether
 /// the driver lives.
 const SHOW_AT_LEAST: Duration = Duration::from_secs(1);
@@ -72,6 +75,8 @@ pub(super) struct Driver {
     engine_orders: mpsc::Sender<(OrderId, EngineOrder)>,
     donor_orders: mpsc::Sender<(OrderId, DonorOrder)>,
     gate: Arc<Gate>,
+    /// Peers that copy this node, and when they last asked.
+    guests: HashMap<String, Instant>,
     writings: mpsc::Sender<Writing>,
     pace: watch::Sender<Pace>,
     view: watch::Sender<View>,
@@ -157,6 +162,7 @@ impl Driver {
             engine_orders,
             donor_orders,
             gate,
+            guests: HashMap::new(),
             writings,
             pace,
             view,
@@ -208,7 +214,10 @@ impl Driver {
             }
             Input::Replication(ask, answer) => {
                 let now = self.clock.now();
-                let outcome = self.life.may_be_copied(now, &ask.cluster_uid, ask.token);
+                let outcome = self
+                    .life
+                    .may_be_copied(now, &ask.cluster_uid, ask.token)
+                    .and_then(|()| self.has_room(&ask.node));
                 match &outcome {
                     Ok(()) => tracing::info!(peer = ask.node, "lets a peer copy the store"),
                     Err(why) => tracing::info!(peer = ask.node, why, "lets no peer copy the store"),
@@ -220,6 +229,28 @@ impl Driver {
             Input::NotReadySeen => self.handle(Event::NotReadySeen),
             Input::Terminate => self.handle(Event::Terminate),
         }
+    }
+
+    /// Whether the store has the memory to be copied by a peer. A peer that was
+    /// let in lately goes on with its copy, which has forked already.
+    fn has_room(&mut self, peer: &str) -> Result<(), String> {
+        let now = Instant::now();
+        self.guests
+            .retain(|_, at| now.duration_since(*at) < GUEST_LIMIT);
+        if !self.guests.contains_key(peer) {
+            let sockets = self.site.run_dir.join("launch");
+            let limit = launch::memory::read(&sockets, ProcessName::Store.name());
+            let used = self
+                .life
+                .outline(self.clock.now())
+                .store
+                .map(|store| store.used_memory_bytes);
+            if let (Some(limit), Some(used)) = (limit, used) {
+                room_for_copy(used, limit)?;
+            }
+        }
+        self.guests.insert(peer.to_owned(), now);
+        Ok(())
     }
 
     async fn take_desired(

@@ -24,6 +24,7 @@ pub(super) struct Pod {
     pub(super) engine_runs: bool,
     pub(super) replica: bool,
     pub(super) keys: u64,
+    pub(super) used_memory: u64,
     pub(super) settings: BTreeMap<String, String>,
     pub(super) engine_state: String,
     /// The states the engine was told, in order.
@@ -310,8 +311,9 @@ fn info(pod: &Pod) -> String {
         format!("role:master\r\nmaster_replid:own-{run}\r\nmaster_repl_offset:0\r\n")
     };
     format!(
-        "run_id:run-{run}\r\nloading:0\r\n{replication}db0:keys={},expires=0\r\n",
-        pod.keys
+        "run_id:run-{run}\r\nloading:0\r\nused_memory:{}\r\n{replication}\
+         db0:keys={},expires=0\r\n",
+        pod.used_memory, pod.keys
     )
 }
 

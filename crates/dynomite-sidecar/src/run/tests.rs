@@ -14,7 +14,7 @@ use super::driver::Driver;
 use super::fakes::Fakes;
 use crate::fixture;
 use crate::secure::{Client, Credentials};
-use crate::shared::{INPUT_QUEUE, Input, Site, View};
+use crate::shared::{INPUT_QUEUE, Input, ReplicationAsk, Site, View};
 
 /// Longer than anything takes here, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -155,4 +155,36 @@ async fn a_node_lives() {
         .expect("it ends")
         .expect("in good order");
     assert!(!fakes.pod().store_runs && !fakes.pod().engine_runs);
+}
+
+#[tokio::test]
+async fn a_store_without_room_for_a_fork_is_not_copied() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut site = site_in(directory.path());
+    let fakes = Fakes::start(&mut site).await;
+    fakes.pod().used_memory = 100;
+    let limit = site.run_dir.join("launch/store.memory");
+    std::fs::write(&limit, "120").expect("can be written");
+    let mut node = Node::start(&site);
+    node.desire(&bootstrap()).await.expect("is taken");
+    node.until("ready", |view| view.ready).await;
+    let asks = async |peer: &str| {
+        let (answer, answered) = oneshot::channel();
+        let ask = ReplicationAsk {
+            node: peer.to_owned(),
+            cluster_uid: "cluster".to_owned(),
+            token: fixture::desired().node.token,
+        };
+        let input = Input::Replication(ask, answer);
+        node.inputs.send(input).await.expect("the driver listens");
+        answered.await.expect("the driver answers")
+    };
+    let why = asks("b").await.expect_err("there is no room");
+    assert!(why.contains("100 of 120 bytes"), "{why}");
+    std::fs::write(&limit, "125").expect("can be written");
+    assert_eq!(asks("b").await, Ok(()));
+    std::fs::write(&limit, "120").expect("can be written");
+    assert_eq!(asks("b").await, Ok(()), "its copy has forked already");
+    assert!(asks("c").await.is_err());
+    node.driver.abort();
 }
