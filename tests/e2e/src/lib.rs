@@ -9,6 +9,7 @@ pub mod load;
 pub mod namespace;
 pub mod operator;
 pub mod ring;
+pub mod shared;
 pub mod trouble;
 pub mod wait;
 
@@ -17,4 +18,5 @@ pub use load::{Load, Tally};
 pub use namespace::Namespace;
 pub use operator::Operator;
 pub use ring::Ring;
+pub use shared::SharedRing;
 pub use wait::wait_for;

@@ -120,6 +120,26 @@ impl Operator {
         Ok(pods["items"].as_array().cloned().unwrap_or_default())
     }
 
+    /// The sum of an operator's metric over its samples with all of these labels.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Result<f64> {
+        let wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{v}\"")).collect();
+        let mut sum = 0.0;
+        for pod in self.pods()? {
+            let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");
+            let text = self.cluster.kubectl(&["get", "--raw", &path])?;
+            let samples = text.lines().filter(|line| {
+                let of_metric = line.strip_prefix(name).is_some_and(|l| l.starts_with('{'));
+                of_metric && wanted.iter().all(|label| line.contains(label))
+            });
+            for sample in samples {
+                let value = sample.rsplit(' ').next().unwrap_or_default();
+                sum += value.parse::<f64>().with_context(|| sample.to_owned())?;
+            }
+        }
+        Ok(sum)
+    }
+
     /// helm, set to this cluster.
     pub fn helm(&self) -> Command {
         let mut command = Command::new(&self.helm);

@@ -1,11 +1,13 @@
 //! What may change while a ring serves: settings, the operator itself, hands that meddle, racks that cannot run.
 
 use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, harm, wait_for};
+use dynomite_e2e::cluster::variable;
+use dynomite_e2e::{Load, Namespace, Ring, SharedRing, harm, wait_for};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "e2e-changes";
@@ -15,42 +17,10 @@ const ROLLED_WITHIN: Duration = Duration::from_mins(5);
 /// Within what time what was broken by hand is whole again.
 const REPAIRED_WITHIN: Duration = Duration::from_secs(30);
 
-struct Fixture {
-    cluster: Cluster,
-    operator: Operator,
-    namespace: Namespace,
-}
-
-impl Fixture {
-    fn ring(&self) -> Result<Ring<'_>> {
-        let ring = Ring::example(&self.cluster, &self.namespace, "three-zones.yaml")?;
-        ring.wait_ready()?;
-        Ok(ring)
-    }
-
-    fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec!["-n", self.namespace.name.as_str()];
-        all.extend(args);
-        self.cluster.kubectl(&all)
-    }
-}
-
-/// The ring all tests of this file share.
-fn fixture() -> Result<&'static Fixture> {
-    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    if FIXTURE.get().is_none() {
-        let cluster = Cluster::from_env()?;
-        let operator = Operator::ensure(&cluster)?;
-        let namespace = Namespace::create(&cluster, NAMESPACE)?;
-        let fixture = FIXTURE.get_or_init(|| Fixture {
-            cluster,
-            operator,
-            namespace,
-        });
-        let targets = fixture.ring()?.rack_targets()?;
-        Load::run(&["fill", "--target", &targets[0], "--keys", KEYS])?;
-    }
-    FIXTURE.get().context("the ring could not be made")
+/// The ring all tests share, filled with keys.
+fn fixture() -> Result<&'static SharedRing> {
+    static RING: OnceLock<SharedRing> = OnceLock::new();
+    SharedRing::get(&RING, NAMESPACE, KEYS)
 }
 
 #[test]
@@ -115,6 +85,216 @@ fn setting_that_needs_a_restart_rolls_one_pod_at_a_time() -> Result<()> {
             Err(message)
         })
     })
+}
+
+/// How often each container of the ring was restarted, all together, by pod.
+fn restarts(ring: &Ring) -> Result<Vec<(String, u64)>> {
+    let of = |pod: &Value, list: &str| -> u64 {
+        let all = pod["status"][list].as_array().into_iter().flatten();
+        all.filter_map(|c| c["restartCount"].as_u64()).sum()
+    };
+    let mut counts: Vec<_> = ring
+        .pods()?
+        .iter()
+        .map(|pod| {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let count = of(pod, "containerStatuses") + of(pod, "initContainerStatuses");
+            (name.to_owned(), count)
+        })
+        .collect();
+    counts.sort();
+    Ok(counts)
+}
+
+#[test]
+fn nodes_grow_in_place_and_their_stores_follow() -> Result<()> {
+    /// 65 % of 320 MiB in whole hundredths, as the planner reckons.
+    const MAX_MEMORY: u64 = 320 * 1024 * 1024 / 100 * 65;
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let (before, restarted) = (ring.pod_uids()?, restarts(&ring)?);
+    let targets = ring.rack_targets()?.join(",");
+    let args = ["hammer", "--targets", &targets, "--prefix", "grow"];
+    let writer = Load::start(&args)?;
+    let memory =
+        |limit: &str| json!({"spec": {"store": {"resources": {"limits": {"memory": limit}}}}});
+    ring.patch(&memory("320Mi"))?;
+    let args = [
+        "-c",
+        "store",
+        "--",
+        "redis-cli",
+        "-s",
+        "/run/dynomite/store.sock",
+    ];
+    let has = |pod: &str| -> Result<u64> {
+        let mut all = vec!["exec", pod];
+        all.extend(args);
+        all.extend(["config", "get", "maxmemory"]);
+        let said = fixture.kubectl(&all)?;
+        said.lines()
+            .last()
+            .unwrap_or_default()
+            .trim()
+            .parse()
+            .context("a number")
+    };
+    for pod in before.keys() {
+        let path =
+            "jsonpath={.status.containerStatuses[?(@.name=='store')].resources.limits.memory}";
+        wait_for("the kubelet to grant the memory", ROLLED_WITHIN, || {
+            let limit = fixture.kubectl(&["get", "pod", pod, "-o", path])?;
+            Ok(if limit == "320Mi" { Ok(()) } else { Err(limit) })
+        })
+        .map_err(|error| error.context(ring.describe()))?;
+        wait_for("the store to use it", REPAIRED_WITHIN, || {
+            let max = has(pod)?;
+            Ok(if max == MAX_MEMORY {
+                Ok(())
+            } else {
+                Err(max.to_string())
+            })
+        })?;
+    }
+    let wrote = writer.stop()?;
+    assert_eq!((wrote.failed, wrote.lost), (0, 0), "{:?}", wrote.examples);
+    ring.patch(&memory("256Mi"))?;
+    wait_for("the way back", ROLLED_WITHIN, || {
+        let mut limits = Vec::new();
+        for pod in ring.pods()? {
+            limits.push(pod["spec"]["containers"][0]["resources"]["limits"]["memory"].to_string());
+        }
+        let settled = ring.condition("Reconciling")?.0 == "False";
+        let all = limits.iter().all(|limit| limit.contains("256Mi"));
+        Ok(if all && settled {
+            Ok(())
+        } else {
+            Err(format!("{limits:?}"))
+        })
+    })
+    .map_err(|error| error.context(ring.describe()))?;
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?, before, "no pod was replaced");
+    assert_eq!(restarts(&ring)?, restarted, "no container was restarted");
+    Ok(())
+}
+
+#[test]
+fn more_than_any_node_has_is_told_and_reverting_heals() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let memory = |limit: &str, request: &str| {
+        json!({"spec": {"store": {"resources": {
+            "limits": {"memory": limit}, "requests": {"memory": request},
+        }}}})
+    };
+    ring.patch(&memory("4Ti", "4Ti"))?;
+    wait_for(
+        "the ring to say that there is no such node",
+        Duration::from_mins(2),
+        || {
+            let ready = ring.condition("Ready")?;
+            Ok(if ready.1 == "Unschedulable" {
+                Ok(())
+            } else {
+                Err(format!("{ready:?}"))
+            })
+        },
+    )
+    .map_err(|error| error.context(ring.describe()))?;
+    assert_eq!(
+        ring.endpoints(&ring.name)?.len(),
+        5,
+        "only one node is away"
+    );
+    ring.patch(&memory("256Mi", "64Mi"))?;
+    wait_for("the ring to heal", ROLLED_WITHIN, || {
+        let endpoints = ring.endpoints(&ring.name)?.len();
+        let ready = ring.condition("Ready")?;
+        let healed = endpoints == 6 && ready.0 == "True";
+        Ok(if healed {
+            Ok(())
+        } else {
+            Err(format!("{ready:?}"))
+        })
+    })
+    .map_err(|error| error.context(ring.describe()))
+}
+
+#[test]
+fn volumes_grow_without_a_restart() -> Result<()> {
+    let fixture = fixture()?;
+    // A ring of its own: the example's size could not be had again.
+    let namespace = Namespace::create(&fixture.cluster, "e2e-volumes")?;
+    let example =
+        Path::new(&variable("DYNOMITE_E2E_ROOT")?).join("deploy/examples/three-zones.yaml");
+    let text = fs::read_to_string(example)?.replace("nodesPerRack: 2", "nodesPerRack: 1");
+    let ring = Ring::manifest(&fixture.cluster, &namespace, &text)?;
+    ring.wait_ready()?;
+    let kubectl = |args: &[&str]| {
+        let mut all = vec!["-n", namespace.name.as_str()];
+        all.extend(args);
+        fixture.cluster.kubectl(&all)
+    };
+    let (before, restarted) = (ring.pod_uids()?, restarts(&ring)?);
+    let sets = || {
+        fixture.kubectl(&[
+            "get",
+            "statefulsets",
+            "-o",
+            "jsonpath={.items[*].metadata.uid}",
+        ])
+    };
+    let old = sets()?;
+    ring.patch(&json!({"spec": {"storage": {"size": "1100Mi"}}}))?;
+    let asked = |kind: &str, path: &str| -> Result<Vec<String>> {
+        let text = kubectl(&["get", kind, "-o", path])?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    };
+    wait_for(
+        "claims and templates to ask for more",
+        ROLLED_WITHIN,
+        || {
+            let claims = asked(
+                "pvc",
+                "jsonpath={.items[*].spec.resources.requests.storage}",
+            )?;
+            let path =
+                "jsonpath={.items[*].spec.volumeClaimTemplates[0].spec.resources.requests.storage}";
+            let templates = asked("statefulset", path)?;
+            let all = claims.iter().chain(&templates).all(|size| size == "1100Mi");
+            let made = claims.len() == 3 && templates.len() == 3;
+            Ok(if all && made {
+                Ok(())
+            } else {
+                Err(format!("{claims:?} {templates:?}"))
+            })
+        },
+    )
+    .map_err(|error| error.context(ring.describe()))?;
+    let new = sets()?;
+    assert!(
+        old.split(' ').all(|uid| !new.contains(uid)),
+        "the sets are others: {new}"
+    );
+    wait_for(
+        "the new sets to have adopted the pods",
+        REPAIRED_WITHIN,
+        || {
+            let path = "jsonpath={.items[*].metadata.ownerReferences[0].uid}";
+            let owners = asked("pods", path)?;
+            let adopted = owners.len() == 3 && owners.iter().all(|uid| new.contains(uid.as_str()));
+            Ok(if adopted {
+                Ok(())
+            } else {
+                Err(format!("{owners:?}"))
+            })
+        },
+    )?;
+    ring.wait_ready()?;
+    assert_eq!(ring.pod_uids()?, before, "no pod was replaced");
+    assert_eq!(restarts(&ring)?, restarted, "no container was restarted");
+    Ok(())
 }
 
 #[test]
@@ -345,8 +525,7 @@ fn bad_image_breaks_one_pod_and_reverting_heals() -> Result<()> {
 fn zone_without_nodes_is_told_and_the_other_racks_serve() -> Result<()> {
     let fixture = fixture()?;
     let text = fs::read_to_string(
-        std::path::Path::new(&dynomite_e2e::cluster::variable("DYNOMITE_E2E_ROOT")?)
-            .join("deploy/examples/memory-only.yaml"),
+        Path::new(&variable("DYNOMITE_E2E_ROOT")?).join("deploy/examples/memory-only.yaml"),
     )?;
     let wrong = text.replace("zone-c", "zone-x");
     let ring = Ring::manifest(&fixture.cluster, &fixture.namespace, &wrong)?;

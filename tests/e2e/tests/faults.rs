@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, SIDECAR, STORE};
-use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, Tally, wait_for};
+use dynomite_e2e::{Load, Ring, SharedRing, Tally, wait_for};
 
 const NAMESPACE: &str = "e2e-faults";
 const KEYS: &str = "2000";
@@ -16,36 +16,10 @@ const WITHDRAWN_WITHIN: Duration = Duration::from_secs(3);
 /// Within what time a node that lost a process, or its pod, serves again.
 const BACK_WITHIN: Duration = Duration::from_mins(1);
 
-struct Fixture {
-    cluster: Cluster,
-    operator: Operator,
-    namespace: Namespace,
-}
-
-impl Fixture {
-    fn ring(&self) -> Result<Ring<'_>> {
-        let ring = Ring::example(&self.cluster, &self.namespace, "three-zones.yaml")?;
-        ring.wait_ready()?;
-        Ok(ring)
-    }
-}
-
 /// The ring all tests share, filled with keys.
-fn fixture() -> Result<&'static Fixture> {
-    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
-    if FIXTURE.get().is_none() {
-        let cluster = Cluster::from_env()?;
-        let operator = Operator::ensure(&cluster)?;
-        let namespace = Namespace::create(&cluster, NAMESPACE)?;
-        let fixture = FIXTURE.get_or_init(|| Fixture {
-            cluster,
-            operator,
-            namespace,
-        });
-        let targets = fixture.ring()?.rack_targets()?;
-        Load::run(&["fill", "--target", &targets[0], "--keys", KEYS])?;
-    }
-    FIXTURE.get().context("the ring could not be made")
+fn fixture() -> Result<&'static SharedRing> {
+    static RING: OnceLock<SharedRing> = OnceLock::new();
+    SharedRing::get(&RING, NAMESPACE, KEYS)
 }
 
 /// A writer through every rack, and a reader at the node that is harmed.
@@ -135,7 +109,7 @@ fn harmed(victim: &str, name: &str, harm: impl FnOnce(&Ring) -> Result<()>) -> R
 }
 
 /// Same-token nodes hold the same number of keys.
-fn same_keys(fixture: &Fixture, ring: &Ring, victim: &str) -> Result<()> {
+fn same_keys(fixture: &SharedRing, ring: &Ring, victim: &str) -> Result<()> {
     let ordinal = victim.rsplit('-').next().unwrap_or_default();
     wait_for(
         "same-token nodes to hold the same keys",
