@@ -326,9 +326,12 @@ async fn one_by_one(
     group: &[Planned],
 ) -> Vec<Result<(), Error>> {
     let namespace = cluster.id.namespace.as_str();
-    let mut results = Vec::new();
+    let mut results: Vec<Result<(), Error>> = Vec::new();
     for planned in group {
+        // An Event tells of what was just done: not when that failed.
+        let failed = results.last().is_some_and(Result::is_err);
         results.push(match &planned.action {
+            Action::Event { .. } if failed => Err(Error::Outdated),
             Action::Delete {
                 kind,
                 name,

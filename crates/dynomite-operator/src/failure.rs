@@ -30,6 +30,9 @@ pub fn describe(error: &kube::Error) -> Described {
                 status.message
             ),
         ),
+        kube::Error::Api(status) if status.code == 403 && is_capacity(&status.message) => {
+            ("NodeTooSmall".to_owned(), shortened(&status.message))
+        }
         kube::Error::Api(status) if status.code == 403 => (
             "Forbidden".to_owned(),
             format!(
@@ -59,6 +62,11 @@ pub fn describe(error: &kube::Error) -> Described {
 /// Whether the API server speaks of a volume whose class does not let it grow.
 fn is_growth(message: &str) -> bool {
     message.contains("must support resize")
+}
+
+/// Whether a Kubernetes node can never give a pod what it asks for.
+fn is_capacity(message: &str) -> bool {
+    message.contains("enough allocatable resources")
 }
 
 /// Whether somebody else wrote first, or the object is another one by now.
@@ -110,6 +118,18 @@ mod tests {
             (api(403, "Forbidden", "exceeded quota: q"), "QuotaExceeded"),
             (api(403, "Forbidden", "may not"), "Forbidden"),
             (
+                api(
+                    403,
+                    "Forbidden",
+                    "node didn't have enough allocatable resources: memory",
+                ),
+                "NodeTooSmall",
+            ),
+            (
+                api(403, "Forbidden", "the storageclass must support resize"),
+                "VolumeCannotGrow",
+            ),
+            (
                 api(403, "Forbidden", "not in b because it is being terminated"),
                 "NamespaceTerminating",
             ),
@@ -124,5 +144,8 @@ mod tests {
         assert!(is_conflict(&api(409, "Conflict", "")));
         assert!(!is_conflict(&api(404, "NotFound", "")));
         assert!(is_not_found(&api(404, "NotFound", "")));
+        assert!(is_final(&api(422, "Invalid", "")) && is_final(&api(404, "NotFound", "")));
+        assert!(!is_final(&api(403, "Forbidden", "exceeded quota: q")));
+        assert!(!is_final(&api(500, "", "boom")));
     }
 }

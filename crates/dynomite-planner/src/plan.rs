@@ -1,7 +1,5 @@
 //! A plan: what the operator does now, and what it waits for, each with its reason.
 
-use std::collections::BTreeMap;
-
 use dynomite_api::contract::NodeDesired;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -184,8 +182,9 @@ impl Action {
     }
 }
 
-/// Resources by the name of the container.
-pub type ByContainer = BTreeMap<String, ResourceRequirements>;
+/// Names of containers and their resources, in the order of the pod: the API
+/// server refuses a patch that seems to reorder containers.
+pub type ByContainer = Vec<(String, ResourceRequirements)>;
 
 /// What the containers of a pod are given, of what a running pod can be given:
 /// CPU and memory.

@@ -354,7 +354,11 @@ impl World {
         *generation += 1;
         let containers = pod.spec.as_mut().map(|spec| &mut spec.containers);
         for container in containers.into_iter().flatten() {
-            if let Some(given) = resources.main.get(&container.name) {
+            let given = resources
+                .main
+                .iter()
+                .find(|(name, _)| *name == container.name);
+            if let Some((_, given)) = given {
                 container.resources = Some(given.clone());
             }
         }

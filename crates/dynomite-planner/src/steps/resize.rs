@@ -169,7 +169,7 @@ fn holds_all(ours: &Resources, theirs: &Resources) -> bool {
     };
     let all = |ours: &ByContainer, theirs: &ByContainer| {
         ours.iter()
-            .all(|(name, ours)| theirs.get(name).is_some_and(|theirs| holds(ours, theirs)))
+            .all(|(name, ours)| given(theirs, name).is_some_and(|theirs| holds(ours, theirs)))
     };
     all(&ours.init, &theirs.init) && all(&ours.main, &theirs.main)
 }
@@ -184,7 +184,7 @@ fn names_all(ours: &Resources, theirs: &Resources) -> bool {
     };
     let all = |ours: &ByContainer, theirs: &ByContainer| {
         let mut theirs = theirs.iter();
-        theirs.all(|(name, theirs)| names(ours.get(name), theirs))
+        theirs.all(|(name, theirs)| names(given(ours, name), theirs))
     };
     all(&ours.init, &theirs.init) && all(&ours.main, &theirs.main)
 }
@@ -200,6 +200,12 @@ fn list_of(of: &ResourceRequirements, list: List) -> Option<&BTreeMap<String, Qu
         List::Requests => of.requests.as_ref(),
         List::Limits => of.limits.as_ref(),
     }
+}
+
+/// What a container is given.
+fn given<'a>(list: &'a ByContainer, container: &str) -> Option<&'a ResourceRequirements> {
+    let found = list.iter().find(|(name, _)| name == container)?;
+    Some(&found.1)
 }
 
 fn amounts(of: &ResourceRequirements) -> impl Iterator<Item = (List, &String, &Quantity)> {
@@ -219,7 +225,7 @@ fn shrinks(node: &Node<'_>, wanted: &Resources) -> bool {
     };
     let has = Resources::of(node.pod.and_then(|pod| pod.spec.as_ref()));
     wanted.main.iter().any(|(name, wanted)| {
-        let before = has.main.get(name).and_then(memory);
+        let before = given(&has.main, name).and_then(memory);
         before
             .zip(memory(wanted))
             .is_some_and(|(old, new)| new < old)
