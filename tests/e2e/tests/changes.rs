@@ -222,7 +222,7 @@ fn more_than_any_node_has_is_told_and_reverting_heals() -> Result<()> {
 }
 
 #[test]
-fn volumes_grow_without_a_restart() -> Result<()> {
+fn volumes_grow_without_a_restart_and_a_restart_can_be_asked_for() -> Result<()> {
     let fixture = fixture()?;
     // A ring of its own: the example's size could not be had again.
     let namespace = Namespace::create(&fixture.cluster, "e2e-volumes")?;
@@ -238,7 +238,7 @@ fn volumes_grow_without_a_restart() -> Result<()> {
     };
     let (before, restarted) = (ring.pod_uids()?, restarts(&ring)?);
     let sets = || {
-        fixture.kubectl(&[
+        kubectl(&[
             "get",
             "statefulsets",
             "-o",
@@ -294,7 +294,23 @@ fn volumes_grow_without_a_restart() -> Result<()> {
     ring.wait_ready()?;
     assert_eq!(ring.pod_uids()?, before, "no pod was replaced");
     assert_eq!(restarts(&ring)?, restarted, "no container was restarted");
-    Ok(())
+    let word = "kubectl.kubernetes.io/restartedAt=2026-01-01T00:00:00Z";
+    kubectl(&["annotate", "dyn", "ring", word])?;
+    wait_for("every pod to be another one", ROLLED_WITHIN, || {
+        let endpoints = ring.endpoints(&ring.name)?.len();
+        let now = ring.pod_uids()?;
+        let old = now
+            .iter()
+            .filter(|(name, uid)| before.get(*name) == Some(*uid));
+        let old = old.count();
+        assert!(endpoints >= 2, "more than one node was away at a time");
+        Ok(if old == 0 && endpoints == 3 {
+            Ok(())
+        } else {
+            Err(format!("{old} old pods, {endpoints} endpoints"))
+        })
+    })
+    .map_err(|error| error.context(ring.describe()))
 }
 
 #[test]
