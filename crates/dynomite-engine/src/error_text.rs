@@ -57,6 +57,13 @@ pub fn is_missed_write(reply: &[u8]) -> bool {
         || (reply.first() == Some(&b'-') && NOT_WRITTEN.iter().any(|text| reply.starts_with(text)))
 }
 
+/// Whether a reply of the store to a write says that this store did not execute it, while that of
+/// another rack may have. A script that is not loaded here is no reason to warm the node up when
+/// it is loaded nowhere, so it counts by its number only.
+pub fn is_lost_write(reply: &[u8]) -> bool {
+    is_missed_write(reply) || reply.starts_with(b"-NOSCRIPT")
+}
+
 /// An unchanging text as a reply.
 pub fn reply(text: &'static [u8]) -> Bytes {
     Bytes::from_static(text)

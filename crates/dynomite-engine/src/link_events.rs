@@ -268,6 +268,8 @@ impl Engine {
         self.note_health(id, message, &answer);
         if message.write && error_text::is_missed_write(&answer) {
             self.count_missed_write(id);
+        }
+        if message.write && error_text::is_lost_write(&answer) {
             self.note_lost(id, message);
         }
         match message.purpose {

@@ -116,13 +116,22 @@ fn a_refused_write_is_missing_where_it_was_refused() {
 }
 
 #[test]
-fn a_store_without_room_misses_the_write() {
-    let mut world = ring(2, 1);
-    world.nodes[1].store.refuses_with = Some("OOM no");
-    world.once(0, "SET k v");
-    world.nodes[1].store.refuses_with = None;
-    world.once(0, "SET k v");
-    assert_eq!(last_and_missing(&of(&world, 1, 0)), (2, &[(1, 1)][..]));
+fn a_write_that_only_this_store_did_not_execute_is_missing() {
+    for (error, missing) in [
+        ("OOM no", &[(1, 1)][..]),
+        ("MISCONF no", &[(1, 1)]),
+        ("READONLY no", &[(1, 1)]),
+        ("NOSCRIPT no", &[(1, 1)]),
+        ("WRONGTYPE every rack says so", &[]),
+    ] {
+        let mut world = ring(2, 1);
+        world.nodes[1].store.refuses_with = Some(error);
+        world.once(0, "SET k v");
+        world.nodes[1].store.refuses_with = None;
+        world.once(0, "SET k v");
+        let source = of(&world, 1, 0);
+        assert_eq!(last_and_missing(&source), (2, missing), "{error}");
+    }
 }
 
 #[test]
