@@ -194,7 +194,8 @@ impl Newcomer {
         self.copy = Some(Copying {
             donor,
             snapshot: Some(data),
-            arrives: now + world.random.millis(120),
+            // What had been sent to the store before has arrived by then: a replica takes no more.
+            arrives: now + Duration::from_millis(20) + world.random.millis(120),
             applied,
             offset,
             lag: world.random.millis(self.pace),
