@@ -29,8 +29,7 @@ mod tests {
         let table = [
             (0, 0, true),
             (80, 100, true),
-            (81, 100, true),
-            (84, 100, false),
+            (81, 100, false),
             (100, 100, false),
             (u64::MAX, u64::MAX, true),
             (u64::MAX, 1, false),
