@@ -27,6 +27,12 @@ pub enum Refusal {
         /// That node.
         other: String,
     },
+    /// A node does not hear another: a replica that is ready may be out of
+    /// reach for those that would need it.
+    OtherCutOff {
+        /// That node.
+        other: String,
+    },
     /// Too few replicas of its token would stay.
     NoHeadroom {
         /// Ready replicas without this one.
@@ -60,6 +66,7 @@ pub fn may_leave(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
             message: other.lacks(),
         });
     }
+    no_partition(ring, node)?;
     if let Some((other, _)) = ring.levels.all_behind().find(|(o, _)| **o != node.name) {
         return Err(Refusal::OtherBehind {
             other: other.clone(),
@@ -95,6 +102,7 @@ pub fn may_renew(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
             peer: peer.name.clone(),
         });
     }
+    no_partition(ring, node)?;
     let moves = |other: &&Node<'_>| other.warming_up() || other.terminating();
     if let Some(other) = others().find(moves) {
         return Err(Refusal::OtherNodeDown {
@@ -110,6 +118,18 @@ pub fn may_renew(cluster: &Cluster, ring: &Ring<'_>, node: &Node<'_>) -> Result<
         return Err(Refusal::NoHeadroom { ready, required });
     }
     Ok(())
+}
+
+/// While a partition lasts a replica on its other side counts for nothing, and
+/// nobody knows yet which side has what.
+fn no_partition(ring: &Ring<'_>, node: &Node<'_>) -> Result<(), Refusal> {
+    let mut cut_off = ring.levels.all_cut_off();
+    match cut_off.find(|(other, _)| **other != node.name) {
+        Some((other, _)) => Err(Refusal::OtherCutOff {
+            other: other.clone(),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Whether the store would start again with another kind of file than it
@@ -159,6 +179,10 @@ impl fmt::Display for Refusal {
             Self::OtherBehind { other } => {
                 write!(f, "node {other} has missed writes and copies them first")
             }
+            Self::OtherCutOff { other } => write!(
+                f,
+                "node {other} does not hear every coordinator: a partition lasts"
+            ),
             Self::NoHeadroom { ready, required } => write!(
                 f,
                 "{ready} ready replicas of its token would stay and the consistency needs {required}"

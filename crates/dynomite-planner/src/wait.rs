@@ -60,6 +60,15 @@ pub enum Wait {
         /// The node.
         node: String,
     },
+    /// A node refuses the document that it should have.
+    DocumentRefused {
+        /// The node.
+        node: String,
+        /// The node's own words.
+        why: String,
+        /// The command that makes its pod anew.
+        command: String,
+    },
     /// Something outside the ring keeps a pod from running.
     Blocked {
         /// The rack.
@@ -216,6 +225,7 @@ impl Wait {
             Self::TokenMismatch { .. } => "TokenMismatch",
             Self::ReportUnknown { .. } => "NodeUnknown",
             Self::NewerDocument { .. } => "NewerDocument",
+            Self::DocumentRefused { .. } => "DocumentRefused",
             Self::Blocked { reason, .. } => reason,
             Self::Starting { .. } => "NodeStarting",
             Self::ServeGate { .. } => "ServeGate",
@@ -266,6 +276,9 @@ impl Wait {
             Self::NewerDocument { node } => {
                 format!("node {node} was told something newer than this operator has seen")
             }
+            Self::DocumentRefused { node, why, command } => format!(
+                "node {node} does not take what it is told and lives by what it holds: {why}. A new pod takes it; once the node's replicas are ready: {command}"
+            ),
             Self::Blocked { node, message, .. } => format!("node {node}: {message}"),
             Self::Starting { node, message } => format!("node {node} is coming up: {message}"),
             Self::ServeGate { missing } => format!(
@@ -357,6 +370,7 @@ impl Wait {
             Self::ReportUnknown { node, .. }
             | Self::Blocked { node, .. }
             | Self::NodeFailed { node, .. }
+            | Self::DocumentRefused { node, .. }
             | Self::RestartRequired { node, .. }
             | Self::MayNotReplace { node, .. }
             | Self::Silent { node, .. }
@@ -402,6 +416,7 @@ fn refused(refusal: &Refusal) -> &'static str {
         Refusal::OtherNodeDown { .. } => "OtherNodeDown",
         Refusal::PeerWarmingUp { .. } => "PeerWarmingUp",
         Refusal::OtherBehind { .. } => "OtherNodeBehind",
+        Refusal::OtherCutOff { .. } => "OtherNodeCutOff",
         Refusal::NoHeadroom { .. } => "NoHeadroom",
         Refusal::WouldLoseData => "WouldLoseData",
         Refusal::OnlyCopy => "OnlyCopy",

@@ -198,6 +198,32 @@ mod tests {
     }
 
     #[test]
+    fn nobody_leaves_while_a_partition_lasts() {
+        let mut world = world(3, 1, &[("ring-b-0", (4, 7))]);
+        assert_eq!(distrusted(&world.plan()), ["ring-b-0"]);
+        // What the node of rack a coordinates reaches b and not c.
+        let incarnation = format!("{}-engine", world.pod_uid("ring-a-0"));
+        for (name, last, closed_seconds) in [("ring-b-0", 9, None), ("ring-c-0", 2, Some(8))] {
+            let life = world.lives.get_mut(name).expect("it lives");
+            let received = life.received.as_mut().expect("it numbers");
+            let source = received.source_mut(&incarnation);
+            (source.last, source.closed_seconds) = (last, closed_seconds);
+        }
+        world.tick();
+        world.edit(|spec| {
+            let setting = ("max_msgs".to_owned(), "300000".to_owned());
+            spec.dynomite.settings.extend([setting]);
+        });
+        for _ in 0..3 {
+            let plan = world.pass();
+            assert!(!plan.actions.iter().any(|p| p.action.disrupts()));
+        }
+        let reasons = world.reasons();
+        assert!(reasons.contains(&"NodeCutOff"), "{reasons:?}");
+        assert!(reasons.contains(&"NodeBehind"), "{reasons:?}");
+    }
+
+    #[test]
     fn nothing_is_rolled_while_a_node_is_behind() {
         let mut world = world(3, 1, &[("ring-b-0", (4, 7))]);
         world.edit(|spec| {
