@@ -62,7 +62,9 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     ]);
     let root = workspace::root();
     fs::write(root.join("docs/images/warm-up.svg"), picture)?;
-    replace_section(&root.join("docs/performance.md"), "warm-up", &table)
+    let section =
+        format!("{table}\n![Seconds of a warm-up and of a bare copy](images/warm-up.svg)\n");
+    replace_section(&root.join("docs/performance.md"), "warm-up", &section)
 }
 
 fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
