@@ -97,6 +97,8 @@ async fn unaware(site: &Site, client: &Client, view: &watch::Receiver<View>) -> 
         .peers
         .iter()
         .filter(|peer| peer.datacenter == *datacenter)
+        // A pod without an address has no engine yet; it learns when it starts.
+        .filter(|peer| peer.address.is_some())
         .cloned()
         .collect();
     let mut names: Vec<String> = left.iter().map(|peer| peer.host.clone()).collect();
