@@ -156,6 +156,8 @@ impl Life {
         // A node that served has a past: its coordinators know it, and its account is not empty.
         let lives = |node: &usize| self.world.nodes[*node].engine.is_some();
         if let Some(node) = again.filter(lives) {
+            // Its own end would be another story than its donor's.
+            self.troubles.donor = self.troubles.donor.filter(|donor| *donor != node);
             self.warm_up(node, false);
             self.suffer();
         }
