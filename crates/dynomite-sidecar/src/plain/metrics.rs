@@ -112,6 +112,12 @@ impl Page {
         let help = "Settings that wait for a restart of their process";
         let waiting = report.restart_required.len() as u64;
         self.gauge("node_restart_required_settings", help, waiting);
+        let help = "What is wrong with the node, and how often it has tried its remedy";
+        let findings = report.findings.iter().map(|finding| {
+            let labels = vec![("reason", finding.reason.clone())];
+            (labels, u64::from(finding.remedies))
+        });
+        self.family("node_finding_remedies", help, findings);
         if let Some(heard) = view.operator_heard_at {
             let help = "Time since the operator last spoke";
             let silence = now.saturating_duration_since(heard).as_secs();
@@ -202,7 +208,7 @@ impl Page {
 mod tests {
     use std::time::Duration;
 
-    use dynomite_api::contract::{WarmUpProgress, WarmUpStage};
+    use dynomite_api::contract::{Finding, WarmUpProgress, WarmUpStage};
     use jiff::Timestamp;
 
     use super::*;
@@ -220,6 +226,12 @@ mod tests {
         let mut view = fixture::view();
         let now = Instant::now();
         view.operator_heard_at = Some(now);
+        view.report.findings = vec![Finding {
+            reason: "StoreHangs".to_owned(),
+            message: String::new(),
+            since: Timestamp::UNIX_EPOCH,
+            remedies: 2,
+        }];
         view.report.warm_up = Some(WarmUpProgress {
             donor: "ring-dc1-b-0".to_owned(),
             stage: WarmUpStage::Following,
@@ -246,6 +258,7 @@ mod tests {
             "dynomite_store_memory_used_bytes 1048576",
             "dynomite_engine_state{state=\"Normal\"} 1",
             "dynomite_engine_uptime_seconds 7",
+            "dynomite_node_finding_remedies{reason=\"StoreHangs\"} 2",
             "dynomite_warm_up_attempt 2",
             "dynomite_warm_up_lag_bytes 9",
             "dynomite_replication_sent_bytes_total 0",
