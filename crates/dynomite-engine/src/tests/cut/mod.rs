@@ -345,6 +345,7 @@ fn each_protection_is_needed() {
         ..quiet
     };
     for (without, newcomer, troubles) in [
+        // Without the stop at the cut.
         (None, newcomer, quiet),
         (Some(LateNumbers), newcomer, quiet),
         (Some(CopiedNumbers), newcomer, quiet),
@@ -360,8 +361,9 @@ fn each_protection_is_needed() {
             overshoots: without.is_none(),
         };
         let found = first_wrong(&setup);
-        let (seed, wrong) = found.unwrap_or_else(|| panic!("nothing breaks without {without:?}"));
+        let name = without.map_or("Stop".to_owned(), |without| format!("{without:?}"));
+        let (seed, wrong) = found.unwrap_or_else(|| panic!("nothing breaks without {name}"));
         let wrong = wrong.lines().next().unwrap_or_default();
-        println!("without {without:?}, seed {seed}: {wrong}");
+        println!("without {name}, seed {seed}: {wrong}");
     }
 }
