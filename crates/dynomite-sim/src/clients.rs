@@ -6,7 +6,7 @@ use dynomite_api::contract::ConsistencyLevel;
 
 use crate::processes::{Arrival, Engine};
 use crate::world::World;
-use crate::writes::{Delivery, Write};
+use crate::writes::{Delivery, What, Write};
 
 /// How long a write is on its way to a replica at most, milliseconds. Warm-up
 /// waits 200 ms for what is under way when it begins the cut.
@@ -95,13 +95,21 @@ impl World {
             *owner != name && takes.is_some_and(|other| known != Some(&other.address))
         });
         let write = self.writes.all.len();
-        let entry = Write {
+        let incarnation = engine.incarnation.clone();
+        let reached = |owner: &String| {
+            *owner == name || (node.peers.contains_key(owner) && !self.is_cut(&name, owner))
+        };
+        let cut = owners.iter().any(|(owner, _)| self.is_cut(&name, owner));
+        let some = owners.iter().any(|(owner, _)| reached(owner));
+        let mut entry = Write {
             token,
             coordinator: (name.clone(), engine.incarnation.clone()),
             acks: 0,
             needed: level.required(owners.len()),
             counts: counts.map(|(owner, _)| owner.clone()),
             acknowledged: false,
+            number: 0,
+            cut,
             unaddressed,
         };
         let mut coming = Vec::new();
@@ -116,14 +124,33 @@ impl World {
                     20
                 };
                 let latency = self.random.between(limit * 3 / 4, limit);
-                (node.peers.get(&owner).cloned(), latency)
+                let known = node
+                    .peers
+                    .get(&owner)
+                    .filter(|_| !self.is_cut(&name, &owner));
+                (known.cloned(), latency)
             };
             coming.extend(address.map(|address| Delivery {
                 due: self.now + latency,
-                write,
+                what: What::Write(write),
+                from: (name.clone(), incarnation.clone()),
                 node: owner,
                 address,
             }));
+        }
+        let numbers = self.config.numbers && some;
+        if let Some(engine) = self
+            .nodes
+            .get_mut(&name)
+            .and_then(|node| node.engine.as_mut())
+            && numbers
+        {
+            entry.number = engine.numbers.give(token);
+        }
+        if numbers {
+            for delivery in &mut coming {
+                delivery.due = self.in_order(&incarnation, &delivery.node, delivery.due);
+            }
         }
         self.writes.all.push(entry);
         self.writes.coming.extend(coming);
@@ -151,16 +178,29 @@ impl World {
                 self.writes.coming.push(delivery);
                 continue;
             }
+            if self.is_cut(&delivery.from.0, &delivery.node) {
+                if let What::Write(write) = delivery.what {
+                    self.writes.cut(write);
+                }
+                continue;
+            }
             let node = self.nodes.get_mut(&delivery.node);
             let Some(node) = node.filter(|node| node.address == delivery.address) else {
                 continue;
             };
-            let passes = node
-                .engine
-                .as_mut()
-                .is_some_and(|engine| engine.take(delivery.write, now) == Arrival::Pass);
-            if passes {
-                self.pass_to_store(&delivery.node, delivery.write);
+            let Some(engine) = node.engine.as_mut() else {
+                continue;
+            };
+            let incarnation = delivery.from.1.as_str();
+            match delivery.what {
+                What::Word(given) if engine.is_open() => engine.numbers.word(incarnation, given),
+                What::Word(_) => {}
+                What::Write(write) => {
+                    let number = self.writes.all.get(write).map_or(0, |entry| entry.number);
+                    if engine.take(write, (incarnation, number), now) == Arrival::Pass {
+                        self.pass_to_store(&delivery.node, write);
+                    }
+                }
             }
         }
     }
@@ -194,7 +234,12 @@ impl World {
             .get_mut(name)
             .and_then(|node| node.engine.as_mut());
         let Some(engine) = engine else { return };
-        for write in engine.flush(now) {
+        for write in engine.expire(now) {
+            if let Some(entry) = self.writes.all.get(write).filter(|entry| entry.number > 0) {
+                engine.numbers.lost(&entry.coordinator.1, entry.number);
+            }
+        }
+        for write in engine.flush() {
             self.pass_to_store(name, write);
         }
     }

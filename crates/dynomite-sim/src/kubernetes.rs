@@ -1,7 +1,7 @@
 //! What Kubernetes does by itself: makes pods and claims of `StatefulSet`s, finds them a place, asks them whether they are ready.
 
 use dynomite_lifecycle::{Event, ProcessEvent, ProcessName};
-use dynomite_planner::{Cluster, KubernetesNode, Seen};
+use dynomite_planner::{Cluster, KubernetesNode, Seen, VolumeFacts};
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetStatus};
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStatus, PersistentVolumeClaim,
@@ -27,6 +27,8 @@ pub struct Seat {
     pub starts_at: u64,
     /// When it is probed next, milliseconds.
     probe_at: u64,
+    /// Whether its Kubernetes node is gone: nobody starts or ends it there.
+    dead: bool,
 }
 
 impl World {
@@ -115,14 +117,36 @@ impl World {
         };
         for ordinal in 0..replicas {
             let pod = format!("{name}-{ordinal}");
+            let has_claim = spec.volume_claim_templates.is_some();
+            self.collect_claim(&pod);
             if self.server.objects.pods.contains_key(&pod) {
+                if has_claim && !self.server.is_placed(&pod) {
+                    self.make_claim(&pod);
+                }
                 continue;
             }
-            if spec.volume_claim_templates.is_some() {
+            if has_claim {
                 self.make_claim(&pod);
+            }
+            if self.claim_leaves(&pod) {
+                continue;
             }
             self.make_pod(&pod, set, &revision);
         }
+    }
+
+    /// A claim that was deleted goes once no pod uses it.
+    fn collect_claim(&mut self, pod: &str) {
+        if self.claim_leaves(pod) && !self.server.is_placed(pod) {
+            self.server.bump();
+            let name = Cluster::claim_name(pod);
+            self.server.objects.claims.remove(&name);
+        }
+    }
+
+    fn claim_leaves(&self, pod: &str) -> bool {
+        let claim = self.server.objects.claims.get(&Cluster::claim_name(pod));
+        claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_some())
     }
 
     fn make_claim(&mut self, pod: &str) {
@@ -130,6 +154,10 @@ impl World {
         if self.server.objects.claims.contains_key(&name) {
             return;
         }
+        // A fresh claim, a fresh volume.
+        self.disks.remove(pod);
+        self.homes.remove(pod);
+        self.server.objects.volumes.remove(&name);
         let claim = PersistentVolumeClaim {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -186,6 +214,9 @@ impl World {
         let Some(seat) = self.seats.get(name) else {
             return;
         };
+        if seat.dead {
+            return;
+        }
         let (starts_at, probe_at) = (seat.starts_at, seat.probe_at);
         let leaving = self
             .server
@@ -217,6 +248,9 @@ impl World {
             self.unschedulable(name);
             return;
         };
+        if self.config.local {
+            self.homes.insert(name.to_owned(), host.clone());
+        }
         let uid = {
             let pod = &self.server.objects.pods[name];
             pod.metadata.uid.clone().unwrap_or_default()
@@ -236,6 +270,7 @@ impl World {
         let mut node = Node::new(name, &uid, address.clone(), disk, self.now);
         node.starts_normal = self.config.starts_normal;
         node.without = self.config.without;
+        node.numbers = self.config.numbers;
         node.loading_ms = self.random.below(300);
         node.sidecar_at = self.now + self.random.between(300, 1500);
         node.launchers_at = [
@@ -271,8 +306,16 @@ impl World {
         let Seen::Known(nodes) = &self.server.objects.kubernetes_nodes else {
             return Some(format!("host-{zone}"));
         };
+        let claim = self.server.objects.claims.get(&Cluster::claim_name(name));
+        let status = claim.and_then(|claim| claim.status.as_ref());
+        if status.and_then(|status| status.phase.as_deref()) == Some("Lost") {
+            return None;
+        }
+        let home = self.homes.get(name);
         let fits = |node: &KubernetesNode| node.zone.as_ref() == Some(&zone) && node.schedulable;
-        let mut nodes = nodes.iter().filter(|(_, node)| fits(node));
+        let mut nodes = nodes
+            .iter()
+            .filter(|(host, node)| fits(node) && home.is_none_or(|home| home == *host));
         nodes.next().map(|(name, _)| name.clone())
     }
 
@@ -283,6 +326,14 @@ impl World {
             ..condition("PodScheduled", false)
         };
         self.write_conditions(name, vec![said]);
+        if let Some(home) = self.homes.get(name) {
+            // The operator looks where the volume of a pod without a place lies.
+            let facts = VolumeFacts {
+                hosts: vec![("kubernetes.io/hostname".to_owned(), home.clone())],
+            };
+            let volumes = &mut self.server.objects.volumes;
+            volumes.insert(Cluster::claim_name(name), Seen::Known(facts));
+        }
         if let Some(seat) = self.seats.get_mut(name) {
             seat.starts_at = self.now + 1000;
         }
@@ -350,6 +401,66 @@ impl World {
             self.remove_pod(name);
         }
         over
+    }
+
+    /// A Kubernetes node dies for good: its object is removed, or a person says
+    /// so by a taint. Its pods stay listed, and its local volumes are gone.
+    pub(crate) fn host_dies(&mut self, host: &str, removed: bool) {
+        self.say(format!("Kubernetes node {host} dies for good"));
+        if let Seen::Known(nodes) = &mut self.server.objects.kubernetes_nodes {
+            if removed {
+                nodes.remove(host);
+            } else if let Some(node) = nodes.get_mut(host) {
+                node.schedulable = false;
+                node.out_of_service = true;
+            }
+        }
+        let on_host = |pod: &Pod| {
+            let spec = pod.spec.as_ref();
+            spec.and_then(|spec| spec.node_name.as_deref()) == Some(host)
+        };
+        let pods = self.server.objects.pods.iter();
+        let names: Vec<String> = pods
+            .filter(|(_, pod)| on_host(pod))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            self.power_off(&name);
+            if let Some(seat) = self.seats.get_mut(&name) {
+                seat.dead = true;
+            }
+            self.write_conditions(
+                &name,
+                vec![condition("PodScheduled", true), condition("Ready", false)],
+            );
+        }
+    }
+
+    fn power_off(&mut self, name: &str) {
+        let Some(node) = self.nodes.remove(name) else {
+            return;
+        };
+        if self.config.local {
+            self.disks.remove(name);
+        } else {
+            self.disks.insert(name.to_owned(), node.into_disk());
+        }
+    }
+
+    /// A volume is lost, and the pod that used it goes down.
+    pub(crate) fn volume_is_lost(&mut self, name: &str) {
+        self.say(format!("the volume of {name} is lost"));
+        self.server.bump();
+        let claim = self
+            .server
+            .objects
+            .claims
+            .get_mut(&Cluster::claim_name(name));
+        if let Some(claim) = claim {
+            claim.status.get_or_insert_default().phase = Some("Lost".to_owned());
+        }
+        self.remove_pod(name);
+        self.disks.remove(name);
     }
 
     /// The pod is gone at once, with everything that ran in it.

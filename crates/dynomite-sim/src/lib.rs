@@ -14,7 +14,9 @@
 
 mod clients;
 pub mod kubernetes;
+pub mod network;
 pub mod node;
+pub mod numbers;
 pub mod operator;
 pub mod oracle;
 pub mod processes;

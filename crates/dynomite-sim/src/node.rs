@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dynomite_api::contract::{
     DesiredMark, EngineFacts, EngineState, Grant, NodeDesired, NodePhase, NodeReport, ProofKind,
-    StoreRole,
+    Received, StoreRole,
 };
 use dynomite_lifecycle::{
     Beginning, Effect, EngineObservation, EngineSight, Event, Lifecycle, Order, OrderId, Outline,
@@ -44,12 +44,20 @@ pub enum Without {
     Reasons,
     /// Every document permits to keep what the store has.
     Grants,
+    /// Nobody hears what nodes have received.
+    Numbers,
+    /// What is gone for good is not replaced.
+    Replacement,
 }
 
 /// Orders that were given and not yet carried out.
 type Orders = VecDeque<(u64, OrderId, Order)>;
 
 /// A pod whose containers run, and what lives in it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each answers a question of its own"
+)]
 pub struct Node {
     /// The pod's name.
     pub name: String,
@@ -98,6 +106,8 @@ pub struct Node {
     pub without: Without,
     /// How long a store reads its files, milliseconds.
     pub loading_ms: u64,
+    /// Whether its engine numbers writes.
+    pub numbers: bool,
     starts: u64,
     /// What happened, for the transcript.
     pub log: Vec<String>,
@@ -146,6 +156,7 @@ impl Node {
             starts_normal: true,
             without: Without::Nothing,
             loading_ms: 0,
+            numbers: false,
             starts: 0,
             log: Vec::new(),
         }
@@ -479,6 +490,17 @@ impl Node {
         Some(life.outline(moment(now)))
     }
 
+    /// What the operator hears of numbers. The node's own life does without:
+    /// the exact cut has a world of its own, and the plain one shows in the
+    /// numbers what it has missed.
+    fn received(&self, now: u64) -> Option<Received> {
+        let engine = self
+            .engine
+            .as_ref()
+            .filter(|_| self.numbers && self.without != Without::Numbers)?;
+        Some(engine.numbers.report(now))
+    }
+
     /// The report the operator gets; `None` while no sidecar listens.
     pub fn report(&mut self, now: u64) -> Option<NodeReport> {
         let outline = self.outline(now)?;
@@ -505,7 +527,11 @@ impl Node {
             proof: outline.proof,
             awaiting: outline.awaiting,
             store: outline.store,
-            engine: outline.engine,
+            engine: outline.engine.map(|facts| EngineFacts {
+                received: self.received(now),
+                uptime_seconds: 1000,
+                ..facts
+            }),
             store_process: outline.store_process,
             engine_process: outline.engine_process,
             warm_up: outline.warm_up,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dynomite_api::contract::NodeReport;
 use dynomite_api::crd::DynomiteCluster;
 use dynomite_planner::{
-    Action, Cluster, Failure, Kind, Observed, Outcome, Plan, Seen, plan, status,
+    Action, Cluster, Failure, Kind, Observed, Outcome, Plan, Planned, Seen, StepName, plan, status,
 };
 use jiff::Timestamp;
 
@@ -111,6 +111,13 @@ impl World {
         self.check_plan(&cluster, &view.observed, &plan);
         if self.config.without == Without::Headroom {
             disrupt_more(&mut plan, &view.observed);
+        }
+        if self.config.without == Without::Replacement {
+            plan.actions.retain(|p| p.step != StepName::Replace);
+        }
+        if self.config.late && self.random.one_in(3) {
+            let again = self.now + self.random.between(1000, 60_000);
+            self.late.push((again, plan.actions.clone()));
         }
         let Some(outcome) = self.apply(&view.observed, &plan) else {
             return;
@@ -261,7 +268,11 @@ impl World {
         let mut outcome = Outcome::default();
         for planned in &plan.actions {
             let target = planned.action.target();
+            let fails = self.config.errors > 0 && self.random.one_in(self.config.errors);
+            // Some calls fail on the way there, of some the answer is lost.
+            let refused = fails && self.random.one_in(2);
             let result = match &planned.action {
+                _ if refused => Err((false, "TooManyRequests")),
                 Action::Assign {
                     address, desired, ..
                 } => self.assign(address, desired),
@@ -270,6 +281,11 @@ impl World {
                     let result = self.server.act(now, action, &seen);
                     result.map_err(|why| (why == Refused::NotFound, "NotFound"))
                 }
+            };
+            let result = if fails {
+                result.and(Err((false, "Timeout")))
+            } else {
+                result
             };
             self.say(format!("operator: {target}: {} {result:?}", planned.why));
             if let Err((false, reason)) = result
@@ -290,6 +306,31 @@ impl World {
             }
         }
         Some(outcome)
+    }
+
+    /// An operator that was paused goes on where it was, and does not know that
+    /// another one leads: documents and deletions stand for themselves. What
+    /// it would apply the fence of the lease keeps from happening.
+    pub(crate) fn late_leader(&mut self) {
+        let now = self.now;
+        let (due, later) = std::mem::take(&mut self.late)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.late = later;
+        let due: Vec<(u64, Vec<Planned>)> = due;
+        for planned in due.into_iter().flat_map(|(_, actions)| actions) {
+            match &planned.action {
+                Action::Assign {
+                    address, desired, ..
+                } => drop(self.assign(address, desired)),
+                action @ (Action::Delete { .. } | Action::DeleteAtOnce { .. }) => {
+                    self.check_disruption(action);
+                    let at = moment(now);
+                    let _ = self.server.act(at, action, &BTreeSet::new());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The operator dies and comes back after a while, remembering nothing.

@@ -17,6 +17,7 @@ use dynomite_planner::{Action, Cluster, Kind, Observed, Outcome, Plan, Ring};
 
 use crate::node::Node;
 use crate::world::World;
+use crate::writes::What;
 
 /// Entries of `status.plan`; a plan with more waits is cut there.
 const PLAN_LIMIT: usize = 32;
@@ -160,6 +161,10 @@ impl World {
         let token = node.disk.desired.as_ref()?.node.token;
         let owed = self.writes.owed.get(&token)?;
         let store = node.store.as_ref()?;
+        // Who was cut off lacks something until it is renewed; see `check_level`.
+        if self.config.numbers {
+            return None;
+        }
         let mut missing = owed.missing_in(&store.has);
         if missing.is_empty() {
             return None;
@@ -169,7 +174,7 @@ impl World {
                 .writes
                 .coming
                 .iter()
-                .any(|d| d.write == *write && d.address == node.address)
+                .any(|d| d.what == What::Write(*write) && d.address == node.address)
         });
         let write = missing.first()?;
         Some(format!(
@@ -177,6 +182,36 @@ impl World {
             node.name,
             missing.len()
         ))
+    }
+
+    /// Whether the replicas of each token have the same writes, and all that
+    /// clients were told is done. To be asked when all has come to rest.
+    pub fn check_level(&self) -> Result<(), String> {
+        let mut first: BTreeMap<Token, &Node> = BTreeMap::new();
+        for node in self.nodes.values() {
+            let (Some(desired), Some(store)) = (&node.disk.desired, &node.store) else {
+                continue;
+            };
+            let token = desired.node.token;
+            if let Some(owed) = self.writes.owed.get(&token) {
+                let lost = owed.missing_in(&store.has);
+                if let Some(write) = lost.first() {
+                    let count = lost.len();
+                    return Err(format!(
+                        "{} lacks {count} acknowledged writes, the first is {write}: {:?}",
+                        node.name, self.writes.all[*write]
+                    ));
+                }
+            }
+            let other = *first.entry(token).or_insert(node);
+            if other.store.as_ref().map(|other| &other.has) != Some(&store.has) {
+                return Err(format!(
+                    "{} and {} have different writes",
+                    other.name, node.name
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Whether each token has enough ready replicas, once it had.

@@ -3,6 +3,7 @@
 use dynomite_api::contract::{EngineState, StoreFacts, StoreRole};
 use dynomite_lifecycle::{DonorSight, ReplicaLink, StoreSight};
 
+use crate::numbers::Numbers;
 use crate::writes::Bits;
 
 /// Bytes of the replication stream for one write.
@@ -160,6 +161,8 @@ pub struct Engine {
     pub held: Vec<(u64, usize)>,
     /// Requests it got.
     pub requests: u64,
+    /// What it knows of numbers.
+    pub numbers: Numbers,
 }
 
 /// What an engine does with a write that arrives.
@@ -181,25 +184,40 @@ impl Engine {
             state,
             held: Vec::new(),
             requests: 0,
+            numbers: Numbers::default(),
         }
     }
 
-    /// Takes a write in.
-    pub fn take(&mut self, write: usize, now: u64) -> Arrival {
+    /// Takes a write in, with its coordinator's incarnation and number.
+    pub fn take(&mut self, write: usize, of: (&str, u64), now: u64) -> Arrival {
         self.requests += 1;
         match self.state {
             EngineState::WritesOnly => {
                 self.held.push((now, write));
                 Arrival::Held
             }
+            // Writes without a number are all new.
+            EngineState::Resuming | EngineState::Normal
+                if of.1 > 0 && !self.numbers.arrives(of.0, of.1) =>
+            {
+                Arrival::Refused
+            }
             EngineState::Resuming | EngineState::Normal => Arrival::Pass,
             EngineState::Standby | EngineState::Other => Arrival::Refused,
         }
     }
 
+    /// What was held for too long, and is no more.
+    pub fn expire(&mut self, now: u64) -> Vec<usize> {
+        let over = |(since, _): &(u64, usize)| now - since >= HOLD_MS;
+        let expired = self.held.iter().filter(|held| over(held));
+        let expired = expired.map(|(_, write)| *write).collect();
+        self.held.retain(|held| !over(held));
+        expired
+    }
+
     /// The held writes that go to the store now.
-    pub fn flush(&mut self, now: u64) -> Vec<usize> {
-        self.held.retain(|(since, _)| now - since < HOLD_MS);
+    pub fn flush(&mut self) -> Vec<usize> {
         match self.state {
             EngineState::Resuming | EngineState::Normal => {
                 self.held.drain(..).map(|(_, write)| write).collect()

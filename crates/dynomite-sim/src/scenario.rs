@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use dynomite_api::annotations::ANNOTATION_ACCEPT_LOSS;
+use dynomite_api::annotations::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_REPLACE};
 use dynomite_lifecycle::ProcessName;
-use dynomite_planner::{KubernetesNode, Seen, Wait};
+use dynomite_planner::{Cluster, KubernetesNode, Seen, Wait};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::node::Without;
+use crate::node::{Without, moment};
 use crate::random::Random;
 use crate::world::{Config, World};
 
@@ -34,6 +35,16 @@ pub enum Scenario {
     CalmRoll,
     /// All replicas of a token are lost, and a person decides.
     AllReplicasLost,
+    /// A rack is cut off and lives on, while things die.
+    Partition,
+    /// Kubernetes nodes and volumes are lost for good, or a person says so.
+    LostForGood,
+    /// One call of the operator in ten fails, or its answer is lost.
+    FailingCalls,
+    /// An operator that was paused goes on a minute later, beside its successor.
+    TwoLeaders,
+    /// The operator is away for minutes while things die.
+    OperatorAway,
 }
 
 /// All scenarios with their names.
@@ -47,6 +58,11 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("roll", Scenario::Roll),
     ("calm_roll", Scenario::CalmRoll),
     ("all_replicas_lost", Scenario::AllReplicasLost),
+    ("partition", Scenario::Partition),
+    ("lost_for_good", Scenario::LostForGood),
+    ("failing_calls", Scenario::FailingCalls),
+    ("two_leaders", Scenario::TwoLeaders),
+    ("operator_away", Scenario::OperatorAway),
 ];
 
 impl Scenario {
@@ -173,6 +189,16 @@ fn config_of(scenario: Scenario, seed: u64, without: Without) -> Config {
         }
         Scenario::CalmRoll => config.calm = true,
         Scenario::AllReplicasLost => config.nodes = 1,
+        Scenario::LostForGood => {
+            config.spare = true;
+            config.local = config.persistent && chance.one_in(2);
+        }
+        Scenario::FailingCalls => config.errors = 10,
+        Scenario::TwoLeaders => config.late = true,
+        Scenario::Partition => {
+            config.numbers = true;
+            config.write_every = 2;
+        }
         _ => {}
     }
     config
@@ -182,11 +208,16 @@ fn play(scenario: Scenario, world: &mut World) -> Result<(), String> {
     match scenario {
         Scenario::Provision => provision(world),
         Scenario::MuteNode => mute_node(world),
-        Scenario::DroppedEvent | Scenario::StaleObservation => stale(world),
+        Scenario::DroppedEvent | Scenario::StaleObservation | Scenario::FailingCalls => {
+            stale(world)
+        }
         Scenario::KillThings => trouble(world, false),
-        Scenario::Roll => trouble(world, true),
+        Scenario::Roll | Scenario::TwoLeaders => trouble(world, true),
         Scenario::CalmRoll => calm_roll(world),
         Scenario::AllReplicasLost => all_replicas_lost(world),
+        Scenario::Partition => partition(world),
+        Scenario::LostForGood => lost_for_good(world),
+        Scenario::OperatorAway => operator_away(world),
         Scenario::CrashAfterEveryAction => Ok(()),
     }
 }
@@ -295,6 +326,40 @@ impl World {
             }
         };
         self.say(words);
+    }
+
+    fn somebody_deletes_claim(&mut self, name: &str) {
+        let now = moment(self.now);
+        self.server.bump();
+        let claim = Cluster::claim_name(name);
+        if let Some(claim) = self.server.objects.claims.get_mut(&claim) {
+            claim.metadata.deletion_timestamp = Some(Time(now));
+        }
+        self.say(format!("somebody deletes the claim of {name}"));
+    }
+
+    fn replace_by_word(&mut self, name: &str) {
+        let version = self.server.bump();
+        if let Some(pod) = self.server.objects.pods.get_mut(name) {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let mark = (ANNOTATION_REPLACE.to_owned(), uid);
+            pod.metadata
+                .annotations
+                .get_or_insert_default()
+                .extend([mark]);
+            pod.metadata.resource_version = Some(version);
+        }
+        self.say(format!("a person has {name} replaced"));
+    }
+
+    fn kill_engine(&mut self) {
+        let names: Vec<String> = self.nodes.keys().cloned().collect();
+        let now = self.now;
+        let name = self.random.pick(&names).cloned().unwrap_or_default();
+        if let Some(node) = self.nodes.get_mut(&name) {
+            node.kill(now, ProcessName::Engine);
+            self.say(format!("the engine of {name} is killed"));
+        }
     }
 
     fn mute_something(&mut self) {
@@ -467,6 +532,134 @@ fn calm_roll(world: &mut World) -> Result<(), String> {
         return Err("a pod was not replaced".to_owned());
     }
     Ok(())
+}
+
+/// Something of one rack is lost for good; the node comes back with its token
+/// and all data, on another Kubernetes node or with another volume.
+fn lost_for_good(world: &mut World) -> Result<(), String> {
+    world.settle()?;
+    // Pods are old enough that their Kubernetes nodes must be known.
+    world.steps(61_000)?;
+    for _ in 0..world.random.between(1, 2) {
+        let names: Vec<String> = world.nodes.keys().cloned().collect();
+        let name = world.random.pick(&names).cloned().unwrap_or_default();
+        let claim = world.server.objects.claims.get(&Cluster::claim_name(&name));
+        let claim = claim.and_then(|claim| claim.metadata.uid.clone());
+        let fresh = match world.random.below(4) {
+            0 if claim.is_some() => {
+                world.volume_is_lost(&name);
+                true
+            }
+            1 if claim.is_some() => {
+                world.somebody_deletes_claim(&name);
+                true
+            }
+            2 => {
+                world.replace_by_word(&name);
+                claim.is_some()
+            }
+            _ => {
+                let pod = world.server.objects.pods.get(&name);
+                let spec = pod.and_then(|pod| pod.spec.as_ref());
+                let host = spec.and_then(|spec| spec.node_name.clone());
+                let removed = world.random.one_in(2);
+                world.host_dies(&host.unwrap_or_default(), removed);
+                world.config.local
+            }
+        };
+        world.settle_with_a_person()?;
+        let now = world.server.objects.claims.get(&Cluster::claim_name(&name));
+        let now = now.and_then(|claim| claim.metadata.uid.clone());
+        if fresh && now == claim {
+            return Err(format!("{name} has its old volume"));
+        }
+    }
+    Ok(())
+}
+
+/// Nodes heal by themselves while the operator is away, and its return takes
+/// nothing down.
+fn operator_away(world: &mut World) -> Result<(), String> {
+    const AWAY_MS: u64 = 300_000;
+    world.settle()?;
+    world.operator_dies(AWAY_MS);
+    let back = world.now + AWAY_MS;
+    for _ in 0..world.random.between(2, 6) {
+        let pause = world.random.between(1000, 20_000);
+        world.steps(pause)?;
+        let names: Vec<String> = world.nodes.keys().cloned().collect();
+        let name = world.random.pick(&names).cloned().unwrap_or_default();
+        let process = if world.random.one_in(2) {
+            ProcessName::Store
+        } else {
+            ProcessName::Engine
+        };
+        let now = world.now;
+        if let Some(node) = world.nodes.get_mut(&name) {
+            node.kill(now, process);
+        }
+        world.say(format!("the {} of {name} is killed", process.name()));
+        // One after the other: without a replica a person has to decide.
+        world.until("nodes heal alone", 60_000, World::all_ready)?;
+    }
+    world.steps(back - world.now)?;
+    let before: Vec<String> = world.nodes.values().map(|node| node.uid.clone()).collect();
+    world.settle()?;
+    let after: Vec<String> = world.nodes.values().map(|node| node.uid.clone()).collect();
+    if before != after {
+        return Err("the operator's return has replaced pods".to_owned());
+    }
+    Ok(())
+}
+
+/// A rack is cut off from the others, clients and operator reach all of them;
+/// when the network is whole again the replicas end equal without help.
+fn partition(world: &mut World) -> Result<(), String> {
+    world.settle()?;
+    // A partition that begins before the nodes of the last one were renewed, or
+    // an engine that dies during one, may leave every replica without something
+    // that a majority had: then they end equal, and that is all.
+    let overlapping = world.random.one_in(3);
+    let mut two_faults = overlapping;
+    for _ in 0..world.random.between(1, 3) {
+        let letters = ["a", "b", "c"];
+        let letter = *world.random.pick(&letters).unwrap_or(&"a");
+        world.cut_rack(letter);
+        let lasts = world.random.between(1000, 20_000);
+        world.steps(lasts / 2)?;
+        if world.random.one_in(3) {
+            two_faults = true;
+            world.kill_engine();
+        }
+        if world.random.one_in(4) {
+            world.operator_dies(lasts);
+        }
+        world.steps(lasts / 2)?;
+        world.heal();
+        if overlapping {
+            let pause = world.random.between(100, 8000);
+            world.steps(pause)?;
+        } else {
+            world.steps(8000)?;
+            world.settle_with_a_person()?;
+        }
+    }
+    if two_faults {
+        world.writes.owed.clear();
+    }
+    let write_every = std::mem::replace(&mut world.config.write_every, 0);
+    world.settle_with_a_person()?;
+    // What a coordinator that died sent last counts some seconds later.
+    world.steps(8000)?;
+    world.settle()?;
+    world.check_level()?;
+    // And it stays so while clients write.
+    world.config.write_every = write_every;
+    world.steps(5000)?;
+    world.config.write_every = 0;
+    world.steps(2000)?;
+    world.settle()?;
+    world.check_level()
 }
 
 fn all_replicas_lost(world: &mut World) -> Result<(), String> {

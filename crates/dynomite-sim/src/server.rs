@@ -170,10 +170,22 @@ impl Server {
             Kind::Service => drop(o.services.remove(name)),
             Kind::ConfigMap => drop(o.config_maps.remove(name)),
             Kind::PodDisruptionBudget => drop(o.pod_disruption_budgets.remove(name)),
-            Kind::PersistentVolumeClaim => drop(o.claims.remove(name)),
+            Kind::PersistentVolumeClaim => {
+                // A pod that uses it keeps it for as long as it runs.
+                if let Some(claim) = o.claims.get_mut(name) {
+                    claim.metadata.deletion_timestamp = Some(Time(now));
+                    claim.metadata.resource_version = Some(fresh);
+                }
+            }
             Kind::Secret => {}
         }
         Ok(())
+    }
+
+    /// Whether a pod is there and has a place.
+    pub fn is_placed(&self, pod: &str) -> bool {
+        let spec = self.objects.pods.get(pod).and_then(|pod| pod.spec.as_ref());
+        spec.is_some_and(|spec| spec.node_name.is_some())
     }
 
     /// Ends a pod of which nobody will tell that it has ended.
@@ -265,7 +277,10 @@ impl Server {
                 Ok(())
             }
             // The scenarios change no resources and no sizes.
-            Action::Resize { .. } | Action::Orphan { .. } | Action::Assign { .. } | Action::Event { .. } => Ok(()),
+            Action::Resize { .. }
+            | Action::Orphan { .. }
+            | Action::Assign { .. }
+            | Action::Event { .. } => Ok(()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dynomite_api::crd::{DynomiteCluster, DynomiteClusterSpec};
 use dynomite_lifecycle::{Event, Order};
-use dynomite_planner::{Defaults, KubernetesNode, Seen};
+use dynomite_planner::{Defaults, KubernetesNode, Planned, Seen};
 use serde_json::json;
 
 use crate::kubernetes::Seat;
@@ -48,6 +48,17 @@ pub struct Config {
     pub stale_ms: u64,
     /// Whether everything is as old as the rest; else some kinds lag and others do not.
     pub stale_at_once: bool,
+    /// Whether engines number their writes.
+    pub numbers: bool,
+    /// Whether each zone has a second Kubernetes node.
+    pub spare: bool,
+    /// Whether volumes are on the Kubernetes node where the pod first ran.
+    pub local: bool,
+    /// One call of the operator in so many fails, before or after it has taken
+    /// effect; 0 is never.
+    pub errors: u64,
+    /// Whether an operator that was paused goes on much later where it was.
+    pub late: bool,
     /// What is left out.
     pub without: Without,
 }
@@ -64,6 +75,11 @@ impl Default for Config {
             calm: false,
             stale_ms: 0,
             stale_at_once: false,
+            numbers: false,
+            spare: false,
+            local: false,
+            errors: 0,
+            late: false,
             without: Without::Nothing,
         }
     }
@@ -91,6 +107,12 @@ pub struct World {
     pub oracle: Oracle,
     /// What happened.
     pub log: Vec<String>,
+    /// Pairs of nodes that do not hear each other.
+    pub cuts: BTreeSet<(String, String)>,
+    /// Where the local volumes of pods are.
+    pub homes: BTreeMap<String, String>,
+    /// What a paused operator still has to do, and when it goes on, milliseconds.
+    pub late: Vec<(u64, Vec<Planned>)>,
     pub(crate) seats: BTreeMap<String, Seat>,
     pub(crate) controller_at: u64,
     pub(crate) addresses: u64,
@@ -132,16 +154,27 @@ impl World {
     /// A world in which somebody has just applied a `DynomiteCluster`.
     pub fn new(seed: u64, config: Config) -> Self {
         let mut server = Server::new(resource(&config));
-        let hosts = server.resource.spec.racks.iter().filter_map(|rack| {
-            let zone = rack.zone.clone()?;
-            let node = KubernetesNode {
-                zone: Some(zone.clone()),
-                schedulable: true,
-                ..KubernetesNode::default()
-            };
-            Some((format!("host-{zone}"), node))
-        });
-        server.objects.kubernetes_nodes = Seen::Known(hosts.collect());
+        let mut hosts = BTreeMap::new();
+        for zone in server
+            .resource
+            .spec
+            .racks
+            .iter()
+            .filter_map(|r| r.zone.clone())
+        {
+            for suffix in ["", "-spare"].iter().take(1 + usize::from(config.spare)) {
+                let name = format!("host-{zone}{suffix}");
+                let label = ("kubernetes.io/hostname".to_owned(), name.clone());
+                let node = KubernetesNode {
+                    zone: Some(zone.clone()),
+                    schedulable: true,
+                    host_labels: [label].into(),
+                    ..KubernetesNode::default()
+                };
+                hosts.insert(name, node);
+            }
+        }
+        server.objects.kubernetes_nodes = Seen::Known(hosts);
         let mut world = Self {
             now: 0,
             config,
@@ -153,6 +186,9 @@ impl World {
             operator: Operator::default(),
             oracle: Oracle::default(),
             log: Vec::new(),
+            cuts: BTreeSet::new(),
+            homes: BTreeMap::new(),
+            late: Vec::new(),
             seats: BTreeMap::new(),
             controller_at: 0,
             addresses: 0,
@@ -188,11 +224,13 @@ impl World {
             self.live(name);
         }
         self.clients();
+        self.tell_numbers();
         self.deliver();
         for name in &names {
             self.flush(name);
         }
         self.operate();
+        self.late_leader();
         self.hear_logs();
         self.check();
         match self.oracle.violation.take() {
@@ -249,6 +287,13 @@ impl World {
             let event = match order {
                 Order::ReadDonor => self.read_donor(name, id),
                 Order::AskPeers => Event::Introduced(id, self.unaware_of(name)),
+                Order::Detach => {
+                    self.cut_exactly(name);
+                    match self.nodes.get_mut(name) {
+                        Some(node) => node.obey(id, order),
+                        None => return,
+                    }
+                }
                 order => match self.nodes.get_mut(name) {
                     Some(node) => node.obey(id, order),
                     None => return,
@@ -299,7 +344,11 @@ impl World {
         let life = node.life.as_ref().ok_or_else(nobody)?;
         let donor = life.donor().ok_or_else(nobody)?.name.clone();
         let gone = || format!("{donor} cannot be reached");
-        let peer = self.nodes.get(&donor).ok_or_else(gone)?;
+        let peer = self
+            .nodes
+            .get(&donor)
+            .filter(|_| !self.is_cut(name, &donor));
+        let peer = peer.ok_or_else(gone)?;
         let other = peer.life.as_ref().ok_or_else(gone)?;
         let link = node.store.as_ref().and_then(|store| store.link.as_ref());
         if link.is_none() || !other.donates() {

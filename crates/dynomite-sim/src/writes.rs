@@ -73,19 +73,35 @@ pub struct Write {
     pub counts: Option<String>,
     /// Whether the client was told that it is done.
     pub acknowledged: bool,
+    /// Whether a replica could not be reached: with one replica's word it is
+    /// acknowledged all the same, and may be given up when the network is whole.
+    pub cut: bool,
+    /// Its number among the writes of this coordinator and token.
+    pub number: u64,
     /// Whether it was passed on while a replica that takes writes was not known
     /// to its coordinator by its present address. Warm-up as it is does not
     /// promise such a write to that replica.
     pub unaddressed: bool,
 }
 
-/// A write on its way to a replica.
+/// What a coordinator says to a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A write.
+    Write(usize),
+    /// How many numbers it has given for the replica's token.
+    Word(u64),
+}
+
+/// Something on its way to a replica.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// When it arrives, milliseconds.
     pub due: u64,
-    /// The write.
-    pub write: usize,
+    /// What is said.
+    pub what: What,
+    /// Who says it, and which incarnation of its engine.
+    pub from: (String, String),
     /// The node it is for.
     pub node: String,
     /// The address it was sent to.
@@ -99,6 +115,8 @@ pub struct Writes {
     pub all: Vec<Write>,
     /// Those under way.
     pub coming: Vec<Delivery>,
+    /// When the last arrives that was sent on each connection, milliseconds.
+    pub links: BTreeMap<(String, String), u64>,
     /// What a node of a token must have to answer reads.
     pub owed: BTreeMap<Token, Bits>,
     /// Acknowledged writes that are not owed, because a replica was not known
@@ -122,10 +140,25 @@ impl Writes {
             return;
         }
         entry.acknowledged = true;
-        if entry.unaddressed {
+        if entry.cut && entry.needed == 1 {
+            self.given_up += 1;
+        } else if entry.unaddressed {
             self.gap += 1;
         } else {
             self.owed.entry(entry.token).or_default().insert(write);
+        }
+    }
+
+    /// A write did not reach a replica, for the connection broke.
+    pub fn cut(&mut self, write: usize) {
+        let Some(entry) = self.all.get_mut(write) else {
+            return;
+        };
+        entry.cut = true;
+        if entry.needed == 1
+            && let Some(owed) = self.owed.get_mut(&entry.token)
+        {
+            owed.remove(write);
         }
     }
 

@@ -41,6 +41,28 @@ fn a_document_that_is_older_than_the_one_held() {
 }
 
 #[test]
+fn an_operator_that_goes_on_late_where_any_document_is_taken() {
+    let what = complaint(Scenario::TwoLeaders, Without::OrderOfDocuments);
+    assert!(what.contains("is moved back"), "{what}");
+}
+
+#[test]
+fn replicas_that_differ_when_nobody_hears_what_they_missed() {
+    let what = complaint(Scenario::Partition, Without::Numbers);
+    assert!(
+        what.contains("different writes") || what.contains("lacks"),
+        "{what}"
+    );
+}
+
+#[test]
+fn nodes_that_are_gone_for_good_and_not_replaced() {
+    let what = complaint(Scenario::LostForGood, Without::Replacement);
+    let told = what.contains("does not settle") || what.contains("has its old volume");
+    assert!(told, "{what}");
+}
+
+#[test]
 fn waits_that_the_status_does_not_tell() {
     let what = complaint(Scenario::Provision, Without::Reasons);
     assert!(what.contains("status does not tell"), "{what}");

@@ -29,12 +29,12 @@ fn seeds(scenario: Scenario, count: u64) {
 
 #[test]
 fn provision() {
-    seeds(Scenario::Provision, 70);
+    seeds(Scenario::Provision, 50);
 }
 
 #[test]
 fn kill_things() {
-    seeds(Scenario::KillThings, 50);
+    seeds(Scenario::KillThings, 30);
 }
 
 #[test]
@@ -64,7 +64,32 @@ fn calm_roll() {
 
 #[test]
 fn all_replicas_lost() {
-    seeds(Scenario::AllReplicasLost, 38);
+    seeds(Scenario::AllReplicasLost, 27);
+}
+
+#[test]
+fn partition() {
+    seeds(Scenario::Partition, 20);
+}
+
+#[test]
+fn lost_for_good() {
+    seeds(Scenario::LostForGood, 12);
+}
+
+#[test]
+fn failing_calls() {
+    seeds(Scenario::FailingCalls, 8);
+}
+
+#[test]
+fn two_leaders() {
+    seeds(Scenario::TwoLeaders, 8);
+}
+
+#[test]
+fn operator_away() {
+    seeds(Scenario::OperatorAway, 1);
 }
 
 #[test]
