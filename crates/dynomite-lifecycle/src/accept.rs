@@ -1,6 +1,8 @@
 //! Whether a node takes a desired document: compare-and-set, for the right pod and cluster, never backwards.
 
-use dynomite_api::contract::NodeDesired;
+use std::cmp::Ordering;
+
+use dynomite_api::contract::{ClusterRef, NodeDesired};
 use thiserror::Error;
 
 /// Why a desired document was not taken.
@@ -14,8 +16,10 @@ pub enum Refusal {
         /// The UID in the document.
         given: String,
     },
-    /// It was decided for another cluster.
-    #[error("this pod belongs to cluster {held:?}, the document is of cluster {given:?}")]
+    /// It was decided for another cluster, or for an earlier one of the same name.
+    #[error(
+        "this pod belongs to cluster {held:?}, the document is of cluster {given:?}, which is not known to be a later one of the same name"
+    )]
     Cluster {
         /// UID of the cluster the node belongs to.
         held: String,
@@ -52,9 +56,13 @@ pub enum Refusal {
 
 /// Whether the pod `pod_uid`, which holds `held`, takes `given`.
 ///
+/// A cluster that was made again under its old name takes over its pods as they
+/// run. Only the later incarnation does: an operator that still sees the earlier
+/// one cannot take them back.
+///
 /// A document of an earlier pod (its volume moved over) counts as held: it
-/// orders what follows. Only its cluster may be replaced by another, because a
-/// cluster that was made again under its old name adopts the volumes.
+/// orders what follows. Its cluster may be replaced by any that is not an
+/// earlier incarnation, because a new ring adopts the volumes it is given.
 pub fn accept(
     pod_uid: &str,
     held: Option<&NodeDesired>,
@@ -81,13 +89,30 @@ pub fn accept(
         }
         return Ok(());
     }
-    if held.node.pod_uid == pod_uid {
+    let same_pod = held.node.pod_uid == pod_uid;
+    let may_follow = match order(&held.cluster, &given.cluster) {
+        Some(order) => order.is_gt(),
+        None => !same_pod,
+    };
+    if !may_follow {
         return Err(Refusal::Cluster {
             held: held.cluster.uid.clone(),
             given: given.cluster.uid.clone(),
         });
     }
+    if same_pod {
+        same_identity(held, given)?;
+    }
     follows(expected, given)
+}
+
+/// How `given` stands to `held` in time, if both are incarnations of one
+/// cluster. A document that does not say when its cluster was made comes from
+/// an operator of before: it counts as the earliest.
+fn order(held: &ClusterRef, given: &ClusterRef) -> Option<Ordering> {
+    let name = |of: &ClusterRef| (of.namespace.clone(), of.name.clone());
+    let known = held.created.is_some() || given.created.is_some();
+    (known && name(held) == name(given)).then(|| given.created.cmp(&held.created))
 }
 
 fn follows(expected: u64, given: &NodeDesired) -> Result<(), Refusal> {
@@ -124,10 +149,14 @@ fn same_identity(held: &NodeDesired, given: &NodeDesired) -> Result<(), Refusal>
 mod tests {
     use dynomite_api::Token;
     use dynomite_api::contract::{
-        ClusterRef, Consistency, EngineSettings, HealthSettings, NodeIdentity, StoreSettings,
+        Consistency, EngineSettings, HealthSettings, NodeIdentity, StoreSettings,
     };
 
     use super::*;
+
+    fn at(second: i64) -> jiff::Timestamp {
+        jiff::Timestamp::from_second(second).expect("in range")
+    }
 
     fn document(generation: u64) -> NodeDesired {
         NodeDesired {
@@ -135,6 +164,7 @@ mod tests {
                 namespace: "default".to_owned(),
                 name: "ring".to_owned(),
                 uid: "c1".to_owned(),
+                created: Some(at(100)),
             },
             cluster_generation: 5,
             generation,
@@ -219,6 +249,68 @@ mod tests {
     }
 
     #[test]
+    fn only_a_later_incarnation_takes_over_a_pod_that_runs() {
+        type Change = fn(&mut NodeDesired);
+        let table: Vec<(&str, Change)> = vec![
+            ("taken", |given| given.cluster.created = Some(at(101))),
+            ("cluster", |_| ()),
+            ("cluster", |given| given.cluster.created = Some(at(99))),
+            ("cluster", |given| given.cluster.created = None),
+            ("cluster", |given| {
+                given.cluster.created = Some(at(101));
+                given.cluster.name = "other".to_owned();
+            }),
+            ("cluster", |given| {
+                given.cluster.created = Some(at(101));
+                given.cluster.namespace = "other".to_owned();
+            }),
+            ("the token", |given| {
+                given.cluster.created = Some(at(101));
+                given.node.token = Token(8);
+            }),
+            ("generation", |given| {
+                given.cluster.created = Some(at(101));
+                given.generation = 1;
+            }),
+        ];
+        let held = document(3);
+        for (expected, change) in table {
+            let given = with(4, |given| {
+                given.cluster.uid = "c2".to_owned();
+                // A resource that was made again begins to count anew.
+                given.cluster_generation = 1;
+                change(given);
+            });
+            assert_eq!(verdict(Some(&held), &given), expected, "{given:?}");
+            if expected == "taken" {
+                // Whoever still sees the earlier one cannot take it back.
+                let late = with(5, |late| late.cluster_generation = 99);
+                assert_eq!(verdict(Some(&given), &late), "cluster");
+            }
+        }
+        // The operator of before did not say when the cluster was made.
+        let untold = with(3, |held| held.cluster.created = None);
+        let later = with(4, |given| given.cluster.uid = "c2".to_owned());
+        assert_eq!(verdict(Some(&untold), &later), "taken");
+        let mut both = later.clone();
+        both.cluster.created = None;
+        assert_eq!(verdict(Some(&untold), &both), "cluster");
+    }
+
+    #[test]
+    fn an_earlier_incarnation_does_not_get_a_volume_that_moved() {
+        let moved = |created: i64| {
+            with(3, |held| {
+                held.node.pod_uid = "p0".to_owned();
+                held.cluster.uid = "c2".to_owned();
+                held.cluster.created = Some(at(created));
+            })
+        };
+        assert_eq!(verdict(Some(&moved(99)), &document(4)), "taken");
+        assert_eq!(verdict(Some(&moved(101)), &document(4)), "cluster");
+    }
+
+    #[test]
     fn a_volume_that_moved_to_a_new_pod_keeps_the_order_and_the_token() {
         let held = with(3, |held| held.node.pod_uid = "p0".to_owned());
         assert_eq!(verdict(Some(&held), &document(4)), "taken");
@@ -232,6 +324,7 @@ mod tests {
         let held = with(3, |held| {
             held.node.pod_uid = "p0".to_owned();
             held.cluster.uid = "c0".to_owned();
+            held.cluster.created = None;
             held.cluster_generation = 99;
         });
         assert_eq!(verdict(Some(&held), &document(4)), "taken");

@@ -894,6 +894,35 @@ fn only_a_node_of_the_same_token_may_copy() {
     assert!(may(&world, "cluster-1", 7).is_err());
 }
 
+#[test]
+fn a_cluster_made_again_takes_over_without_a_restart() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    let (log, proof) = (world.log.len(), world.outline().proof);
+    world.desire(|desired| desired.cluster.uid = "cluster-2".to_owned());
+    for _ in 0..40 {
+        world.steps(1);
+        assert!(world.life.is_ready());
+    }
+    assert_eq!(world.outline().proof, proof);
+    let touched = |line: &&String| {
+        ["Stop", "Standby", "Withdraw"]
+            .iter()
+            .any(|w| line.contains(w))
+    };
+    let touched: Vec<&String> = world.log[log..].iter().filter(touched).collect();
+    assert!(touched.is_empty(), "{touched:?}");
+    let may = |cluster: &str| {
+        world
+            .life
+            .may_be_copied(world.now(), cluster, dynomite_api::Token(7))
+    };
+    assert_eq!(may("cluster-2"), Ok(()));
+    // A peer that has not been told yet waits for its own document, and is told why.
+    let why = may("cluster-1").expect_err("it is half-way");
+    assert!(why.contains("cluster-2"), "{why}");
+}
+
 fn distrust(world: &mut World) {
     let since = world.outline().proof.since.expect("it is proven");
     world.desire(|desired| {

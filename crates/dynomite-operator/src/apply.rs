@@ -32,8 +32,9 @@ use crate::failure::{describe, is_conflict, is_final, is_not_found};
 use crate::index::Index;
 use crate::issue;
 use crate::leadership::NotLeader;
+use crate::names::{Holder, holder, watched};
 use crate::node_client::{Assigned, Error as NodeError, NodeClient, Target};
-use crate::observe::{is_watched, node_client};
+use crate::observe::node_client;
 
 /// How many actions of one kind of a cluster are under way at once.
 const UNDER_WAY_MAX: usize = 8;
@@ -56,6 +57,10 @@ pub enum Error {
     /// A certificate could not be made.
     #[error("{0}")]
     Certificate(#[from] crate::certificates::Error),
+    /// The node does not take its document. Most often it holds another one by
+    /// now; one that is refused again and again reaches the status.
+    #[error("{0}")]
+    Refused(String),
     /// What was seen is no longer so: the next look decides anew.
     #[error("it has changed meanwhile")]
     Outdated,
@@ -134,7 +139,7 @@ fn note(
             applied.deposed = true;
             return;
         }
-        Err(Error::Outdated) => {
+        Err(Error::Outdated | Error::Refused(_)) => {
             tracing::debug!(%namespace, cluster = %name, step, object = %target, "changed meanwhile");
             return;
         }
@@ -164,23 +169,29 @@ async fn apply_all(
     group: &[Planned],
 ) -> Vec<Result<(), Error>> {
     let namespace = cluster.id.namespace.as_str();
-    let free_names = &memory.free_names;
+    let makes = |planned: &Planned| match &planned.action {
+        Action::Apply(o) => watched(ctx, namespace, o.kind(), o.name()).is_none(),
+        _ => false,
+    };
+    // Two rings may want the same names. The one whose turn it is makes all of
+    // its objects before the other looks, so that neither ends with half of them.
+    let _turn = if group.iter().any(makes) {
+        Some(ctx.turn_to_make(namespace).await)
+    } else {
+        None
+    };
     let mut work = Vec::new();
     for planned in group {
         let apply = async move {
             let Action::Apply(object) = &planned.action else {
                 return (Ok(()), None);
             };
-            let known = is_watched(ctx, namespace, object.kind(), object.name())
-                || free_names.contains(&(object.kind(), object.name().to_owned()));
-            if !known {
-                match look_up(ctx, namespace, object).await {
-                    Ok(None) => {}
-                    Ok(Some(stranger)) => return (Err(Error::Outdated), Some(stranger)),
-                    Err(error) => return (Err(error.into()), None),
-                }
+            match holder(ctx, cluster, object).await {
+                Ok(Holder::Nobody) => (apply_object(ctx, namespace, object, None).await, None),
+                Ok(Holder::Us(uid)) => (apply_object(ctx, namespace, object, uid).await, None),
+                Ok(Holder::Stranger(stranger)) => (Err(Error::Outdated), Some(stranger)),
+                Err(error) => (Err(error.into()), None),
             }
-            (apply_object(ctx, namespace, object).await, None)
         };
         work.push(apply.boxed());
     }
@@ -192,10 +203,7 @@ async fn apply_all(
             let name = (object.kind(), object.name().to_owned());
             match stranger {
                 Some(stranger) => drop(memory.strangers.insert(name, (now, stranger))),
-                None if result.is_ok() => {
-                    memory.strangers.remove(&name);
-                    memory.free_names.insert(name);
-                }
+                None if result.is_ok() => drop(memory.strangers.remove(&name)),
                 None => {}
             }
         }
@@ -204,57 +212,44 @@ async fn apply_all(
     outcomes
 }
 
-/// What lies on the name of an object that the watches do not show: they see
-/// only what carries our label.
-async fn look_up(
+/// Applies to the object of this UID; without one, makes it.
+async fn apply_object(
     ctx: &Context,
     namespace: &str,
     object: &Object,
-) -> Result<Option<Object>, kube::Error> {
-    async fn get<K>(ctx: &Context, namespace: &str, name: &str) -> Result<Option<K>, kube::Error>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-        K: Clone + DeserializeOwned + Debug,
-    {
-        let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
-        api.get_opt(name).await
-    }
-    let name = object.name();
-    Ok(match object {
-        Object::StatefulSet(_) => get(ctx, namespace, name).await?.map(Object::StatefulSet),
-        Object::Service(_) => get(ctx, namespace, name).await?.map(Object::Service),
-        Object::ConfigMap(_) => get(ctx, namespace, name).await?.map(Object::ConfigMap),
-        Object::PodDisruptionBudget(_) => get(ctx, namespace, name)
-            .await?
-            .map(Object::PodDisruptionBudget),
-        // Claims are marked, never made: the planner saw the one it names by UID.
-        Object::PersistentVolumeClaim(_) => None,
-    })
-}
-
-async fn apply_object(ctx: &Context, namespace: &str, object: &Object) -> Result<(), Error> {
+    uid: Option<String>,
+) -> Result<(), Error> {
     let world = &ctx.world;
-    match object {
-        Object::StatefulSet(o) => patch(ctx, namespace, o, &world.stateful_sets).await,
-        Object::Service(o) => patch(ctx, namespace, o, &world.services).await,
-        Object::ConfigMap(o) => patch(ctx, namespace, o, &world.config_maps).await,
-        Object::PodDisruptionBudget(o) => patch(ctx, namespace, o, &world.budgets).await,
-        Object::PersistentVolumeClaim(o) => patch(ctx, namespace, o, &world.claims).await,
+    match object.clone() {
+        Object::StatefulSet(o) => patch(ctx, namespace, o, uid, &world.stateful_sets).await,
+        Object::Service(o) => patch(ctx, namespace, o, uid, &world.services).await,
+        Object::ConfigMap(o) => patch(ctx, namespace, o, uid, &world.config_maps).await,
+        Object::PodDisruptionBudget(o) => patch(ctx, namespace, o, uid, &world.budgets).await,
+        Object::PersistentVolumeClaim(o) => patch(ctx, namespace, o, uid, &world.claims).await,
     }
 }
 
 /// Server-side apply; the answer goes into the index, so that the next look
-/// sees at least this write.
-async fn patch<K>(ctx: &Context, namespace: &str, object: &K, index: &Index<K>) -> Result<(), Error>
+/// sees at least this write. Only what was seen to be ours is applied with
+/// force: where somebody else was first meanwhile, the API server says so.
+async fn patch<K>(
+    ctx: &Context,
+    namespace: &str,
+    mut object: K,
+    uid: Option<String>,
+    index: &Index<K>,
+) -> Result<(), Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     K: Clone + DeserializeOwned + Serialize + Debug,
 {
     ctx.leadership.check()?;
     let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let mut parameters = PatchParams::apply(FIELD_MANAGER);
+    parameters.force = uid.is_some();
+    object.meta_mut().uid = uid;
     let applied = api
-        .patch(&object.name_any(), &parameters, &Patch::Apply(object))
+        .patch(&object.name_any(), &parameters, &Patch::Apply(&object))
         .await;
     match applied {
         Ok(mut written) => {
@@ -262,8 +257,7 @@ where
             index.absorb(written);
             Ok(())
         }
-        // With a UID in it the object must be the one that was seen.
-        Err(error) if is_conflict(&error) && object.uid().is_some() => Err(Error::Outdated),
+        Err(error) if is_conflict(&error) => Err(Error::Outdated),
         Err(error) => Err(error.into()),
     }
 }
@@ -289,7 +283,20 @@ async fn assign_all(
         };
         work.push(assign.boxed());
     }
-    at_once(work).await
+    let results = at_once(work).await;
+    for (planned, result) in group.iter().zip(&results) {
+        if let Action::Assign { node, desired, .. } = &planned.action {
+            match result {
+                Ok(()) => drop(memory.refusals.remove(node)),
+                Err(Error::Refused(why)) => {
+                    let refused = memory.refusals.entry(node.clone()).or_default();
+                    refused.note(&desired.node.pod_uid, why);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    results
 }
 
 /// Several things at once, but not too many; their results in their order.
@@ -314,7 +321,7 @@ async fn assign(
     };
     match client.assign(&target, desired).await? {
         Assigned::Accepted => Ok(()),
-        Assigned::Conflict => Err(Error::Outdated),
+        Assigned::Conflict(why) => Err(Error::Refused(why)),
     }
 }
 

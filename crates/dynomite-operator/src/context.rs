@@ -1,6 +1,6 @@
 //! What a reconcile works with: the client, the watches, and what may be forgotten about each cluster.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// rarely than this, whatever the API server refuses.
 const FAILED_MAX: Duration = Duration::from_secs(5);
 
+/// How often in a row a node may refuse its document before the status says so:
+/// once or twice, somebody else was merely faster.
+const REFUSED_MAX: u32 = 3;
+
 /// What every reconcile shares.
 pub struct Context {
     /// Speaks with the API server.
@@ -44,6 +48,8 @@ pub struct Context {
     /// Tells people.
     pub recorder: Recorder,
     memories: Mutex<HashMap<ClusterKey, Arc<tokio::sync::Mutex<Memory>>>>,
+    /// Whose turn it is to make objects, by namespace.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// How often in a row a cluster could not be reconciled at all.
     failures: Mutex<HashMap<ClusterKey, u32>>,
 }
@@ -66,6 +72,7 @@ impl Context {
             metrics,
             recorder,
             memories: Mutex::default(),
+            turns: Mutex::default(),
             failures: Mutex::default(),
         }
     }
@@ -80,6 +87,15 @@ impl Context {
     pub fn forget(&self, key: &ClusterKey) {
         let mut memories = self.memories.lock().unwrap_or_else(PoisonError::into_inner);
         memories.remove(key);
+    }
+
+    /// Waits until no other cluster of the namespace makes objects, and keeps it so.
+    pub async fn turn_to_make(&self, namespace: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(namespace.to_owned()).or_default())
+        };
+        turn.lock_owned().await
     }
 
     /// Counts a reconcile that failed; returns how many had failed before it.
@@ -114,8 +130,6 @@ pub struct Memory {
     pub nodes: Option<(String, Arc<NodeClient>)>,
     /// Nodes that hang.
     pub pauses: Pauses,
-    /// Names that were looked up and are free, or taken by ourselves.
-    pub free_names: BTreeSet<(Kind, String)>,
     /// Objects on our names that do not carry our label.
     pub strangers: BTreeMap<(Kind, String), (Instant, Object)>,
     /// The volumes that were looked at, and when.
@@ -126,10 +140,44 @@ pub struct Memory {
     pub status_written: Option<Instant>,
     /// What the API server would not give a pod in place, by pod name.
     pub resizes_refused: BTreeMap<String, ResizeRefused>,
+    /// Nodes that did not take what they were told, by name.
+    pub refusals: BTreeMap<String, Refusals>,
     /// How long the last pass waited for the nodes' reports.
     pub asking: Duration,
     /// How often to look.
     pub pace: Pace,
+}
+
+/// How often a pod did not take its document.
+#[derive(Default)]
+pub struct Refusals {
+    pod_uid: String,
+    in_a_row: u32,
+    why: String,
+}
+
+impl Refusals {
+    /// Counts one more.
+    pub fn note(&mut self, pod_uid: &str, why: &str) {
+        if self.pod_uid != pod_uid {
+            *self = Self {
+                pod_uid: pod_uid.to_owned(),
+                ..Self::default()
+            };
+        }
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        why.clone_into(&mut self.why);
+    }
+
+    /// Whether they are about this pod.
+    pub fn is_of(&self, pod_uid: Option<&str>) -> bool {
+        pod_uid == Some(self.pod_uid.as_str())
+    }
+
+    /// Why, once it was refused so often that another look will not help.
+    pub fn lasting(&self) -> Option<&str> {
+        (self.in_a_row >= REFUSED_MAX).then_some(self.why.as_str())
+    }
 }
 
 /// The Secrets of a cluster as they were last read.

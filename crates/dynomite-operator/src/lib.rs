@@ -19,6 +19,7 @@ pub mod issue;
 pub mod leadership;
 pub mod lease;
 pub mod metrics;
+pub mod names;
 pub mod node_client;
 pub mod observe;
 pub mod options;

@@ -70,8 +70,9 @@ fn seconds(duration: &Duration) -> String {
 pub enum Assigned {
     /// The node holds it.
     Accepted,
-    /// The node holds another one than the operator thought.
-    Conflict,
+    /// The node does not take it, and says why: most often it holds another one
+    /// than the operator thought.
+    Conflict(String),
 }
 
 /// A node to speak with.
@@ -150,7 +151,7 @@ impl NodeClient {
         let request = self.send(target, Method::PUT, PATH_DESIRED, body.into());
         let (status, body) = within(ASSIGN_DEADLINE, request).await?;
         match status {
-            StatusCode::CONFLICT => Ok(Assigned::Conflict),
+            StatusCode::CONFLICT => Ok(Assigned::Conflict(words(&body))),
             status if status.is_success() => Ok(Assigned::Accepted),
             status => Err(Error::Status(status, first_line(&body))),
         }
@@ -267,6 +268,13 @@ async fn exchange(
 }
 
 /// The first line of an answer, short enough for a message.
+/// The node's own words in the body of a refusal.
+fn words(body: &[u8]) -> String {
+    let answer: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let error = answer.as_ref().and_then(|answer| answer["error"].as_str());
+    error.map_or_else(|| first_line(body), str::to_owned)
+}
+
 fn first_line(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let line = text.lines().next().unwrap_or_default();

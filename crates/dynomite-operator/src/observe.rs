@@ -9,18 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dynomite_api::contract::NodeReport;
-use dynomite_planner::{Cluster, Kind, Object, Observed, SecretFacts, Seen};
+use dynomite_planner::{Cluster, Observed, SecretFacts, Seen};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, ListParams};
 use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
 
 use crate::certificates;
-use crate::context::{Context, Memory, Secrets};
+use crate::context::{Context, Memory, Refusals, Secrets};
 use crate::failure::describe;
 use crate::index::{ClusterKey, Index};
+use crate::names::add_strangers;
 use crate::node_client::{Error as NodeError, NodeClient, Target};
 use crate::reports::Answer;
 use crate::volumes::look_at_volumes;
@@ -33,8 +35,6 @@ const SECRETS_SETTLED: Duration = Duration::from_mins(10);
 const SECRETS_MOVING: Duration = Duration::from_secs(10);
 /// When the Secrets of a cluster that waits for long are looked at again.
 const SECRETS_STUCK: Duration = Duration::from_mins(1);
-/// When a stranger's object on one of our names is looked at again.
-const STRANGERS: Duration = Duration::from_secs(10);
 /// When the warnings of a `StatefulSet` that lacks pods are looked at again.
 const WARNINGS: Duration = Duration::from_secs(10);
 /// How long a cluster may stand still before its waits count as long.
@@ -54,6 +54,14 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         let pod = pods.get(name).and_then(|pod| pod.metadata.uid.as_ref());
         pod == Some(&refused.pod_uid)
     });
+    memory.refusals.retain(|name, refusals| {
+        let pod = pods.get(name).and_then(|pod| pod.metadata.uid.as_deref());
+        refusals.is_of(pod)
+    });
+    let refused = |(name, refusals): (&String, &Refusals)| {
+        Some((name.clone(), refusals.lasting()?.to_owned()))
+    };
+    let documents_refused = memory.refusals.iter().filter_map(refused).collect();
     let stateful_sets = of(&world.stateful_sets, &key);
     let asked = Instant::now();
     let reports = ask_nodes(memory, cluster, &pods, asked).await;
@@ -67,9 +75,11 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         config_maps: of(&world.config_maps, &key),
         pod_disruption_budgets: of(&world.budgets, &key),
         claims,
+        foreign_claims: BTreeMap::new(),
         pods,
         ca_secret: seen(memory, |secrets| &secrets.ca, certificates::ca_facts),
         node_secret: seen(memory, |secrets| &secrets.node, certificates::node_facts),
+        secrets: secrets_metadata(memory),
         kubernetes_nodes: match world.kubernetes_nodes() {
             Some(nodes) => Seen::Known(nodes.into_iter().collect()),
             None => Seen::Unknown("the operator may not read Kubernetes nodes".to_owned()),
@@ -77,9 +87,10 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         reports,
         volumes,
         warnings,
+        documents_refused,
         resizes_refused: memory.resizes_refused.clone(),
     };
-    add_strangers(memory, &mut observed, now);
+    add_strangers(ctx, memory, cluster, &mut observed, now).await;
     observed
 }
 
@@ -122,6 +133,17 @@ fn seen(
         Some(Err(why)) => Seen::Unknown(why.clone()),
         None => Seen::Unknown("not read yet".to_owned()),
     }
+}
+
+/// Whose the Secrets are, as far as they were read.
+fn secrets_metadata(memory: &Memory) -> BTreeMap<String, ObjectMeta> {
+    let held = memory
+        .secrets
+        .iter()
+        .flat_map(|held| [&held.ca, &held.node]);
+    held.filter_map(|read| read.as_ref().ok()?.as_ref())
+        .map(|secret| (secret.name_any(), secret.metadata.clone()))
+        .collect()
 }
 
 /// Reads the Secrets again when what is held of them is too old. A watch would
@@ -292,45 +314,4 @@ fn lacks_pods(set: &StatefulSet) -> bool {
         .unwrap_or(1);
     let there = set.status.as_ref().map_or(0, |status| status.replicas);
     there < wanted
-}
-
-/// Adds what lies on our names without our label, as it was last seen.
-fn add_strangers(memory: &mut Memory, observed: &mut Observed, now: Instant) {
-    memory
-        .strangers
-        .retain(|_, (at, _)| now.duration_since(*at) < STRANGERS);
-    for ((_, name), (_, object)) in &memory.strangers {
-        let name = name.clone();
-        match object.clone() {
-            Object::StatefulSet(o) => {
-                observed.stateful_sets.entry(name).or_insert(o);
-            }
-            Object::Service(o) => {
-                observed.services.entry(name).or_insert(o);
-            }
-            Object::ConfigMap(o) => {
-                observed.config_maps.entry(name).or_insert(o);
-            }
-            Object::PodDisruptionBudget(o) => {
-                observed.pod_disruption_budgets.entry(name).or_insert(o);
-            }
-            Object::PersistentVolumeClaim(o) => {
-                observed.claims.entry(name).or_insert(o);
-            }
-        }
-    }
-}
-
-/// Whether the watches show an object of this kind and name.
-pub fn is_watched(ctx: &Context, namespace: &str, kind: Kind, name: &str) -> bool {
-    let world = &ctx.world;
-    match kind {
-        Kind::StatefulSet => world.stateful_sets.get(namespace, name).is_some(),
-        Kind::Service => world.services.get(namespace, name).is_some(),
-        Kind::ConfigMap => world.config_maps.get(namespace, name).is_some(),
-        Kind::PodDisruptionBudget => world.budgets.get(namespace, name).is_some(),
-        Kind::PersistentVolumeClaim => world.claims.get(namespace, name).is_some(),
-        Kind::Pod => world.pods.get(namespace, name).is_some(),
-        Kind::Secret => false,
-    }
 }

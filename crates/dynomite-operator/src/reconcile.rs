@@ -135,11 +135,15 @@ async fn reconcile_once(
     // pure
     let cluster = match Cluster::new(resource, &ctx.defaults) {
         Ok(cluster) => cluster,
-        Err(violations) => {
-            let status = invalid_status(resource, &violations, ctx.now());
-            publish(ctx, &mut memory.status_written, resource, &status).await?;
-            return Err(Error::Invalid(violations));
-        }
+        // Deleting is a later word than whatever the spec says.
+        Err(violations) => match Cluster::leaving(resource, &ctx.defaults) {
+            Some(cluster) => cluster,
+            None => {
+                let status = invalid_status(resource, &violations, ctx.now());
+                publish(ctx, &mut memory.status_written, resource, &status).await?;
+                return Err(Error::Invalid(violations));
+            }
+        },
     };
     // client
     let observed = observe(ctx, memory, &cluster).await;

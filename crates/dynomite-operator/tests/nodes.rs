@@ -168,6 +168,7 @@ fn desired() -> NodeDesired {
             namespace: "db".into(),
             name: "ring".into(),
             uid: "c".into(),
+            created: None,
         },
         cluster_generation: 1,
         generation: 1,
@@ -259,7 +260,7 @@ async fn refusals_and_conflicts_are_told_apart() {
         "{result:?}"
     );
     let assigned = client.assign(&target("pod-1"), &desired()).await;
-    assert!(matches!(assigned, Ok(Assigned::Conflict)), "{assigned:?}");
+    assert!(matches!(assigned, Ok(Assigned::Conflict(_))), "{assigned:?}");
 }
 
 #[tokio::test]

@@ -121,28 +121,45 @@ impl Cluster {
     /// come by an older schema.
     pub fn new(resource: &DynomiteCluster, defaults: &Defaults) -> Result<Self, Violations> {
         let mut found = Vec::new();
+        let cluster = Self::resolve(resource, defaults, &mut found);
+        if found.is_empty() {
+            Ok(cluster)
+        } else {
+            Err(Violations(found))
+        }
+    }
+
+    /// A resource that is being deleted, whatever its spec says: only what the
+    /// deletion needs of it may be relied on. `None` when it is not being deleted.
+    pub fn leaving(resource: &DynomiteCluster, defaults: &Defaults) -> Option<Self> {
+        resource.metadata.deletion_timestamp.as_ref()?;
+        Some(Self::resolve(resource, defaults, &mut Vec::new()))
+    }
+
+    fn resolve(
+        resource: &DynomiteCluster,
+        defaults: &Defaults,
+        found: &mut Vec<Violation>,
+    ) -> Self {
         let spec = &resource.spec;
         let meta = &resource.metadata;
-        let id = identity(resource, &mut found);
-        check_racks(&id.name, spec, &mut found);
-        let (tokens, tokens_given) = tokens(spec, &mut found);
-        check_consistency(spec, &mut found);
-        let store = store(spec, &mut found);
-        let remote_peers = remote_peers(spec, &mut found);
+        let id = identity(resource, found);
+        check_racks(&id.name, spec, found);
+        let (tokens, tokens_given) = tokens(spec, found);
+        check_consistency(spec, found);
+        let store = store(spec, found);
+        let remote_peers = remote_peers(spec, found);
         if quantity::parse(&spec.storage.size.0).is_none_or(|size| size <= 0) {
             push(
-                &mut found,
+                found,
                 "spec.storage.size",
                 "must be a quantity above zero, such as 10Gi",
             );
         }
-        if !found.is_empty() {
-            return Err(Violations(found));
-        }
         let status = resource.status.as_ref();
         let nodes = || status.iter().flat_map(|s| &s.racks).flat_map(|r| &r.nodes);
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key)).cloned();
-        Ok(Self {
+        Self {
             id,
             generation: meta.generation.unwrap_or_default(),
             created: meta.creation_timestamp.as_ref().map(|t| t.0),
@@ -177,7 +194,7 @@ impl Cluster {
             storage: spec.storage.clone(),
             defaults: defaults.clone(),
             spec: spec.clone(),
-        })
+        }
     }
 
     /// Whether `spec.paused` is set.
@@ -315,6 +332,7 @@ fn identity(resource: &DynomiteCluster, found: &mut Vec<Violation>) -> ClusterRe
         namespace: part("metadata.namespace", &meta.namespace),
         name: part("metadata.name", &meta.name),
         uid: part("metadata.uid", &meta.uid),
+        created: meta.creation_timestamp.as_ref().map(|t| t.0),
     };
     if !id.name.is_empty() && !is_service_name(&id.name) {
         push(

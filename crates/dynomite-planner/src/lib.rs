@@ -40,6 +40,7 @@ pub use levels::{Behind, Levels};
 pub use observed::{
     Claims, HOST_LABELS, KubernetesNode, Observed, ResizeRefused, SecretFacts, Seen, VolumeFacts,
 };
+pub use ownership::{is_ours, other_ring};
 pub use plan::{
     Action, ByContainer, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned,
     Resources, StepName, Waiting,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// A fact that may not have been readable. Unknown is not absent and not zero:
 /// whoever asks must decide for the unsafe case.
@@ -50,12 +51,17 @@ pub struct Observed {
     /// Volume claims; those of removed racks and of a deleted cluster of the
     /// same name too.
     pub claims: Claims,
+    /// Claims of other rings that have the name a claim of this one would get:
+    /// a `StatefulSet` would take over the data on them.
+    pub foreign_claims: Claims,
     /// Pods.
     pub pods: BTreeMap<String, Pod>,
     /// The Secret `<cluster>-ca`.
     pub ca_secret: Seen<Option<SecretFacts>>,
     /// The Secret `<cluster>-node-tls`.
     pub node_secret: Seen<Option<SecretFacts>>,
+    /// Metadata of those two, by name, as far as they were read: who they belong to.
+    pub secrets: BTreeMap<String, ObjectMeta>,
     /// The Kubernetes nodes by name; unknown when the operator may not read them.
     pub kubernetes_nodes: Seen<BTreeMap<String, KubernetesNode>>,
     /// What each pod's sidecar said, by pod name. A pod without an entry counts as unknown.
@@ -66,6 +72,9 @@ pub struct Observed {
     /// The newest warning event of a `StatefulSet` by its name, where the
     /// operator looked: pods that cannot be created leave no other trace.
     pub warnings: BTreeMap<String, String>,
+    /// By pod name: why a node does not take its document, where it has refused
+    /// several in a row.
+    pub documents_refused: BTreeMap<String, String>,
     /// By pod name: what the API server would not give a pod in place. Nothing
     /// is lost when it is forgotten: then it is asked once more.
     pub resizes_refused: BTreeMap<String, ResizeRefused>,
@@ -91,13 +100,16 @@ impl Default for Observed {
             config_maps: BTreeMap::new(),
             pod_disruption_budgets: BTreeMap::new(),
             claims: BTreeMap::new(),
+            foreign_claims: Claims::new(),
             pods: BTreeMap::new(),
             ca_secret: Seen::Known(None),
             node_secret: Seen::Known(None),
+            secrets: BTreeMap::new(),
             kubernetes_nodes: Seen::Unknown("not read".to_owned()),
             reports: BTreeMap::new(),
             volumes: BTreeMap::new(),
             warnings: BTreeMap::new(),
+            documents_refused: BTreeMap::new(),
             resizes_refused: BTreeMap::new(),
         }
     }

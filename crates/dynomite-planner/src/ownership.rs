@@ -7,6 +7,17 @@ use crate::cluster::Cluster;
 use crate::plan::Kind;
 use crate::wait::Wait;
 
+/// Whether the operator may write an object that has one of this cluster's names.
+pub fn is_ours(cluster: &Cluster, kind: Kind, metadata: &ObjectMeta) -> bool {
+    obstacle(cluster, kind, metadata).is_none()
+}
+
+/// The ring whose instance label an object carries, if it is another than this one.
+pub fn other_ring<'a>(cluster: &Cluster, metadata: &'a ObjectMeta) -> Option<&'a str> {
+    let ring = metadata.labels.as_ref()?.get(LABEL_INSTANCE)?;
+    (*ring != cluster.id.name).then_some(ring.as_str())
+}
+
 /// Why an object that has one of our names must not be touched; `None` when it is ours.
 pub(crate) fn obstacle(cluster: &Cluster, kind: Kind, metadata: &ObjectMeta) -> Option<Wait> {
     let name = metadata.name.clone().unwrap_or_default();
@@ -23,7 +34,10 @@ pub(crate) fn obstacle(cluster: &Cluster, kind: Kind, metadata: &ObjectMeta) -> 
         None => Some(Wait::NameTaken {
             kind,
             name,
-            owner: "somebody else made it".to_owned(),
+            owner: other_ring(cluster, metadata).map_or_else(
+                || "somebody else made it".to_owned(),
+                |ring| format!("it belongs to ring {ring}"),
+            ),
         }),
     }
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceRequirements, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 use crate::compare;
@@ -88,8 +89,9 @@ impl StepName {
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Server-side apply, with [`FIELD_MANAGER`](dynomite_api::annotations::FIELD_MANAGER)
-    /// and force. An object with `metadata.uid` must exist with that UID.
+    /// Server-side apply, with [`FIELD_MANAGER`](dynomite_api::annotations::FIELD_MANAGER),
+    /// and with force onto what is ours ([`is_ours`](crate::is_ours)). An object
+    /// with `metadata.uid` must exist with that UID.
     Apply(Box<Object>),
     /// Delete, with preconditions on the UID and, if given, the resource version.
     Delete {
@@ -290,16 +292,20 @@ impl Object {
         }
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        let metadata = match self {
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
             Self::StatefulSet(o) => &o.metadata,
             Self::Service(o) => &o.metadata,
             Self::ConfigMap(o) => &o.metadata,
             Self::PodDisruptionBudget(o) => &o.metadata,
             Self::PersistentVolumeClaim(o) => &o.metadata,
-        };
-        metadata.name.as_deref().unwrap_or_default()
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.metadata().name.as_deref().unwrap_or_default()
     }
 }
 

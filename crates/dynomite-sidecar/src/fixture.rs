@@ -40,6 +40,7 @@ pub(crate) fn desired() -> NodeDesired {
             namespace: "default".to_owned(),
             name: "ring".to_owned(),
             uid: "cluster".to_owned(),
+            created: None,
         },
         cluster_generation: 1,
         generation: 1,

@@ -56,13 +56,14 @@ pub struct NodeDesired {
 }
 
 impl NodeDesired {
-    /// A digest of the content, without [`generation`](Self::generation): two
-    /// documents with the same digest ask for the same thing.
+    /// A digest of the content, without [`generation`](Self::generation) and
+    /// [`ClusterRef::created`]: two documents with the same digest ask for the
+    /// same thing.
     pub fn digest(&self) -> String {
-        let content = Self {
-            generation: 0,
-            ..self.clone()
-        };
+        let mut content = self.clone();
+        content.generation = 0;
+        // It goes with the UID, and nodes that do not know the field yet digest without it.
+        content.cluster.created = None;
         // A struct of strings, numbers and string maps always serialises.
         let bytes = serde_json::to_vec(&content).unwrap_or_default();
         let hash = Sha256::digest(&bytes);
@@ -83,8 +84,12 @@ pub struct ClusterRef {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its UID; another cluster of the same name is another cluster.
+    /// Its UID; another cluster of the same name is another incarnation of it.
     pub uid: String,
+    /// When the resource was made, whole seconds: of two incarnations the later
+    /// one counts. Absent in documents of operators that did not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<jiff::Timestamp>,
 }
 
 /// Who a node is and which part of the ring it owns.

@@ -156,6 +156,7 @@ pub fn desired() -> NodeDesired {
             namespace: "default".to_owned(),
             name: "ring".to_owned(),
             uid: "cluster-1".to_owned(),
+            created: Some(Timestamp::UNIX_EPOCH),
         },
         cluster_generation: 1,
         generation: 1,

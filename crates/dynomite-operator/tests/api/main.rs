@@ -92,7 +92,11 @@ where
 
 async fn look(server: &Server, ctx: &Arc<Context>) -> Result<(), Error> {
     show(server, ctx);
-    let found = ctx.world.clusters.get("db", "ring").expect("the cluster");
+    look_at(ctx, "ring").await
+}
+
+async fn look_at(ctx: &Arc<Context>, name: &str) -> Result<(), Error> {
+    let found = ctx.world.clusters.get("db", name).expect("the cluster");
     reconcile(found, Arc::clone(ctx)).await.map(|_| ())
 }
 
@@ -133,8 +137,12 @@ fn shape(server: &Server) -> BTreeMap<Key, Value> {
 }
 
 fn status(server: &Server) -> DynomiteCluster {
+    status_of(server, "ring")
+}
+
+fn status_of(server: &Server, name: &str) -> DynomiteCluster {
     let objects = server.objects();
-    let key = ("dynomiteclusters".into(), "db".into(), "ring".into());
+    let key = ("dynomiteclusters".into(), "db".into(), name.into());
     serde_json::from_value(objects[&key].clone()).expect("a cluster")
 }
 
@@ -256,6 +264,131 @@ async fn an_object_of_somebody_else_is_left_alone_and_named_in_the_status() {
     assert_eq!(stalled.status, "False");
 }
 
+fn named(name: &str, racks: &[&str]) -> Value {
+    let mut cluster = cluster();
+    cluster["metadata"]["name"] = json!(name);
+    let racks: Vec<Value> = racks.iter().map(|name| json!({"name": name})).collect();
+    cluster["spec"]["racks"] = json!(racks);
+    cluster
+}
+
+/// Whose each object of a kind is, by the name of its controller.
+fn owners(server: &Server, plural: &str) -> BTreeMap<String, String> {
+    let mut objects = server.objects();
+    objects.retain(|key, _| key.0 == plural);
+    let owner = |o: &Value| {
+        let owner = &o["metadata"]["ownerReferences"][0]["name"];
+        owner.as_str().unwrap_or_default().to_owned()
+    };
+    objects
+        .into_iter()
+        .map(|(key, object)| (key.2, owner(&object)))
+        .collect()
+}
+
+/// The reason and the message of `Stalled`, if it is true.
+fn stalled(server: &Server, name: &str) -> Option<(String, String)> {
+    let conditions = status_of(server, name).status?.conditions;
+    let stalled = condition(&conditions, ConditionType::Stalled)?;
+    (stalled.status == "True").then(|| (stalled.reason.clone(), stalled.message.clone()))
+}
+
+/// Each pair wants one Service, or a Service and a StatefulSet, of the same name.
+#[tokio::test(start_paused = true)]
+async fn of_two_rings_that_want_one_name_one_gets_it_and_the_other_says_so() {
+    for (first, second, contested) in [
+        (
+            named("cache", &["eu"]),
+            named("cache-eu", &["a"]),
+            "cache-eu",
+        ),
+        (named("x", &["a-b"]), named("x-a", &["b"]), "x-a-b"),
+    ] {
+        for at_once in [false, true] {
+            let server = server_with(first.clone());
+            let ctx = operator(&server, Leadership::unlimited());
+            let names = [&first, &second].map(|c| c["metadata"]["name"].as_str().expect("a name"));
+            let rounds = |rounds: usize| {
+                let (server, ctx) = (&server, &ctx);
+                async move {
+                    for _ in 0..rounds {
+                        sleep(Duration::from_millis(1500)).await;
+                        show(server, ctx);
+                        let there = server.objects();
+                        let looks = names.iter().filter(|name| {
+                            let key = ("dynomiteclusters".into(), "db".into(), (**name).into());
+                            there.contains_key(&key)
+                        });
+                        let looks = looks.map(|name| look_at(ctx, name));
+                        for result in futures::future::join_all(looks).await {
+                            result.expect("a look");
+                        }
+                    }
+                }
+            };
+            if !at_once {
+                rounds(8).await;
+            }
+            server.put("dynomiteclusters", second.clone());
+            rounds(8).await;
+            let held = |plural: &str| owners(&server, plural).get(contested).cloned();
+            let winner = held("services").expect("it is made");
+            if let Some(owner) = held("statefulsets") {
+                assert_eq!(owner, winner, "one has all of it");
+            }
+            assert!(at_once || winner == names[0]);
+            let loser = if winner == names[0] {
+                names[1]
+            } else {
+                names[0]
+            };
+            assert_eq!(stalled(&server, &winner), None);
+            let (reason, message) = stalled(&server, loser).expect("it says so");
+            assert_eq!(reason, "NameTaken");
+            assert!(message.contains(contested), "{message}");
+            assert!(message.contains(&winner), "{message}");
+            let writes = server.writes();
+            rounds(12).await;
+            assert_eq!(server.writes(), writes, "they do not fight");
+
+            server.remove("dynomiteclusters", "db", &winner);
+            for plural in ["services", "statefulsets", "poddisruptionbudgets"] {
+                for (name, _) in owners(&server, plural).iter().filter(|o| *o.1 == winner) {
+                    server.remove(plural, "db", name);
+                }
+            }
+            rounds(8).await;
+            assert_eq!(stalled(&server, loser), None);
+            assert_eq!(held("services").as_deref(), Some(loser));
+        }
+    }
+}
+
+/// A Secret is no exception, and the status does not waver while it is there.
+#[tokio::test(start_paused = true)]
+async fn a_secret_of_somebody_else_is_not_written_over() {
+    let server = server_with(cluster());
+    server.put(
+        "secrets",
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"mine": "bWluZQ=="},
+            "metadata": {"namespace": "db", "name": "ring-ca"}}),
+    );
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    let objects = server.objects();
+    let secret = &objects[&("secrets".into(), "db".into(), "ring-ca".into())];
+    assert_eq!(secret["data"], json!({"mine": "bWluZQ=="}));
+    let writes = server.writes();
+    for _ in 0..20 {
+        let (reason, message) = stalled(&server, "ring").expect("it says so");
+        assert_eq!(reason, "NameTaken");
+        assert!(message.contains("Secret ring-ca"), "{message}");
+        sleep(Duration::from_secs(4)).await;
+        look(&server, &ctx).await.expect("a look");
+    }
+    assert_eq!(server.writes(), writes);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deposed_leader_writes_nothing() {
     // The lease is lost when this many writes were carried out; what is under
@@ -350,6 +483,47 @@ async fn a_resource_that_cannot_be_carried_out_says_so_and_costs_nothing_more() 
     assert_eq!(server.objects().keys().filter(|key| made(key)).count(), 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_resource_that_cannot_be_carried_out_can_be_deleted() {
+    for (retention, kept) in [("Delete", 0), ("Retain", 1)] {
+        let mut doomed = cluster();
+        doomed["metadata"]["uid"] = json!("uid-of-ring");
+        doomed["metadata"]["finalizers"] = json!([dynomite_api::annotations::FINALIZER]);
+        doomed["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        doomed["spec"]["storage"] = json!({"retention": retention});
+        doomed["spec"]["racks"][1]["name"] = json!("dc1-a");
+        let server = server_with(doomed);
+        let labels = json!({"app.kubernetes.io/name": "dynomite",
+            "app.kubernetes.io/instance": "ring", LABEL_MANAGED_BY: FIELD_MANAGER});
+        let left = |name: &str| {
+            json!({"metadata": {"namespace": "db", "name": name, "labels": labels,
+                "ownerReferences": [{"apiVersion": "dynomite.io/v1alpha1", "controller": true,
+                    "kind": "DynomiteCluster", "name": "ring", "uid": "uid-of-ring"}]}})
+        };
+        let mut set = left("ring-dc1-a");
+        set["apiVersion"] = json!("apps/v1");
+        server.put("statefulsets", set);
+        let mut record = left("ring-tokens");
+        record["apiVersion"] = json!("v1");
+        record["metadata"]["ownerReferences"] = json!([]);
+        server.put("configmaps", record);
+        let ctx = operator(&server, Leadership::unlimited());
+        for _ in 0..6 {
+            look(&server, &ctx).await.expect("a look");
+        }
+        let after = status(&server);
+        assert_eq!(
+            after.metadata.finalizers.unwrap_or_default(),
+            Vec::<String>::new()
+        );
+        let objects = server.objects();
+        let count = |kind: &str| objects.keys().filter(|key| key.0 == kind).count();
+        assert_eq!(count("configmaps"), kept, "{retention}");
+        assert_eq!(count("statefulsets"), kept, "{retention}");
+        assert_eq!(count("secrets"), 0, "nothing is made any more");
+    }
+}
+
 /// A StatefulSet that cannot create its pods says why in Events only.
 #[tokio::test(start_paused = true)]
 async fn a_quota_that_is_exhausted_reaches_the_status_and_stays_there() {
@@ -363,8 +537,11 @@ async fn a_quota_that_is_exhausted_reaches_the_status_and_stays_there() {
             "lastTimestamp": "2026-01-01T00:00:00Z", "message": "exceeded quota: pods",
             "involvedObject": {"kind": "StatefulSet", "name": "ring-dc1-a"}}),
     );
-    sleep(Duration::from_secs(6)).await;
-    look(&server, &ctx).await.expect("a look");
+    // The first look touches the StatefulSets, the second has no more to do.
+    for _ in 0..2 {
+        sleep(Duration::from_secs(6)).await;
+        look(&server, &ctx).await.expect("a look");
+    }
     let writes = server.writes();
     for _ in 0..5 {
         let conditions = status(&server).status.expect("a status").conditions;

@@ -38,6 +38,14 @@ pub(super) fn configure(pass: &Pass<'_>) -> Step {
         if report.desired.as_ref().map(|held| held.digest.as_str()) == Some(&digest) {
             continue;
         }
+        if let Some(why) = pass.observed.documents_refused.get(&node.name) {
+            let namespace = &pass.cluster.id.namespace;
+            step.wait(Wait::DocumentRefused {
+                node: node.name.clone(),
+                why: why.clone(),
+                command: format!("kubectl delete pod {} --namespace {namespace}", node.name),
+            });
+        }
         let assign = Action::Assign {
             node: node.name.clone(),
             address: address.to_owned(),
@@ -127,10 +135,13 @@ fn peers(pass: &Pass<'_>, node: &Node<'_>) -> Vec<Peer> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
     use crate::observed::Seen;
+    use crate::plan::StepName;
     use crate::ring::Ring;
-    use crate::world::World;
+    use crate::world::{World, targets};
 
     #[test]
     fn a_silent_node_is_not_written_to_and_does_not_stop_the_others() {
@@ -142,6 +153,59 @@ mod tests {
         let told: Vec<String> = plan.actions.iter().map(|p| p.action.target()).collect();
         assert_eq!(told, ["node ring-b-0", "node ring-c-0"]);
         assert!(world.reasons().contains(&"NodeUnknown"));
+    }
+
+    #[test]
+    fn a_document_that_is_refused_again_and_again_is_told_and_tried_on() {
+        let mut world = World::settled(3, 1);
+        let refused = &mut world.observed.documents_refused;
+        refused.insert("ring-a-0".to_owned(), "of another cluster".to_owned());
+        assert!(world.reasons().is_empty(), "it holds what it should");
+        world.edit(|spec| spec.health.failure_threshold = 5);
+        let plan = world.plan();
+        assert_eq!(targets(&plan, StepName::Configure).len(), 3);
+        let told = plan
+            .waits
+            .iter()
+            .find(|w| w.wait.reason() == "DocumentRefused");
+        let message = told.expect("it is told").wait.message();
+        assert!(message.contains("of another cluster"), "{message}");
+        assert!(message.contains("kubectl delete pod ring-a-0"), "{message}");
+    }
+
+    /// Deleted with `--cascade=orphan` and applied again.
+    #[test]
+    fn a_cluster_made_again_around_its_pods_takes_them_over() {
+        let mut world = World::settled(3, 2);
+        let pods = world.uids();
+        let meta = &mut world.resource.metadata;
+        meta.uid = Some("cluster-uid-2".to_owned());
+        let made = jiff::SignedDuration::from_hours(1);
+        let made = world.now.checked_add(made).expect("in range");
+        meta.creation_timestamp = Some(Time(made));
+        world.resource.status = None;
+        let o = &mut world.observed;
+        let services = o.services.values_mut().map(|o| &mut o.metadata);
+        let sets = o.stateful_sets.values_mut().map(|o| &mut o.metadata);
+        let budgets = o
+            .pod_disruption_budgets
+            .values_mut()
+            .map(|o| &mut o.metadata);
+        for meta in services.chain(sets).chain(budgets) {
+            meta.owner_references = None;
+        }
+        for secret in [&mut o.ca_secret, &mut o.node_secret] {
+            if let Seen::Known(Some(facts)) = secret {
+                facts.owner_uid = None;
+            }
+        }
+        world.settle();
+        assert_eq!(world.uids(), pods);
+        for life in world.lives.values() {
+            let held = &life.desired.as_ref().expect("it has one").cluster;
+            assert_eq!(held.uid, "cluster-uid-2");
+            assert_eq!(held.created, Some(made));
+        }
     }
 
     #[test]

@@ -89,7 +89,8 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
-    use crate::world::World;
+    use crate::plan::StepName;
+    use crate::world::{World, targets};
 
     fn deleted(retention: Retention) -> World {
         let mut world = World::settled(3, 1);
@@ -104,6 +105,40 @@ mod tests {
         let world = deleted(Retention::Retain);
         assert!(!world.cluster().has_finalizer);
         assert!(world.plan().actions.is_empty());
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_carried_out_holds_up_no_deletion() {
+        use crate::cluster::Cluster;
+        use crate::observed::Observed;
+        use crate::plan::Outcome;
+        use crate::world::defaults;
+
+        let mut world = World::settled(3, 2);
+        world.edit(|spec| spec.storage.retention = Retention::Delete);
+        world.settle();
+        let mut resource = world.resource.clone();
+        let spec = &mut resource.spec;
+        spec.racks.push(spec.racks[0].clone());
+        spec.racks[1].tokens = Some(vec![dynomite_api::Token(3); 3]);
+        spec.nodes_per_rack = 0;
+        spec.consistency.write = dynomite_api::contract::ConsistencyLevel::DcQuorum;
+        assert!(Cluster::new(&resource, &defaults()).is_err());
+        assert_eq!(Cluster::leaving(&resource, &defaults()), None);
+        resource.metadata.deletion_timestamp = Some(Time(world.now));
+        let cluster = Cluster::leaving(&resource, &defaults()).expect("it leaves");
+        let plan = crate::plan(&cluster, &world.observed, world.now);
+        let sets = targets(&plan, StepName::Delete);
+        assert_eq!(sets.len(), 3, "{sets:?}");
+        let (seen, outcome) = (&world.observed, Outcome::default());
+        let status = crate::status(&cluster, seen, &plan, None, &outcome, world.now);
+        assert_eq!(
+            status.phase,
+            Some(dynomite_api::crd::ClusterPhase::Deleting)
+        );
+        let plan = crate::plan(&cluster, &Observed::default(), world.now);
+        let finalizer = Action::SetFinalizer { present: false };
+        assert!(plan.actions.iter().any(|p| p.action == finalizer));
     }
 
     #[test]

@@ -7,11 +7,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
 use super::{Pass, Step, delete_seen};
-use crate::cluster::Rack;
+use crate::cluster::{Cluster, Rack};
 use crate::compare;
 use crate::objects;
 use crate::observed::{SecretFacts, Seen};
-use crate::ownership::obstacle;
+use crate::ownership::{obstacle, other_ring};
 use crate::plan::{Action, Certificates, Kind, Object};
 use crate::quantity;
 use crate::wait::Wait;
@@ -19,6 +19,11 @@ use crate::wait::Wait;
 /// Makes what is missing and repairs what differs.
 pub(super) fn provision(pass: &Pass<'_>) -> Step {
     let mut step = Step::default();
+    if let Some(wait) = foreign_record(pass) {
+        step.wait(wait);
+        step.stop = true;
+        return step;
+    }
     if let Some(problem) = &pass.ring.tokens.problem {
         // Nothing may start on a ring whose tokens are in doubt.
         step.wait(problem.clone());
@@ -57,6 +62,12 @@ pub(super) fn provision(pass: &Pass<'_>) -> Step {
         }
         let set = objects::stateful_set(cluster, observed, rack, pass.now);
         let seen = observed.stateful_sets.get(name_of(&set.metadata));
+        if seen.is_none()
+            && let Some(wait) = foreign_volume(pass, rack)
+        {
+            step.wait(wait);
+            continue;
+        }
         ensure(
             pass,
             &mut step,
@@ -76,6 +87,34 @@ pub(super) fn provision(pass: &Pass<'_>) -> Step {
         });
     }
     step
+}
+
+/// Whether the name of the token record is somebody else's: what stands in it
+/// says nothing about this ring.
+fn foreign_record(pass: &Pass<'_>) -> Option<Wait> {
+    let name = pass.cluster.token_record();
+    let seen = pass.observed.config_maps.get(&name)?;
+    obstacle(pass.cluster, Kind::ConfigMap, &seen.metadata)
+}
+
+/// A volume that another ring has left under a name that a node of this rack
+/// would use: a `StatefulSet` takes claims by their names and asks no more.
+fn foreign_volume(pass: &Pass<'_>, rack: &Rack) -> Option<Wait> {
+    let cluster = pass.cluster;
+    let mut nodes = pass
+        .ring
+        .of_rack(&rack.name)
+        .filter(|_| cluster.has_volumes());
+    nodes.find_map(|node| {
+        let name = Cluster::claim_name(&node.name);
+        let claim = pass.observed.foreign_claims.get(&name)?;
+        let ring = other_ring(cluster, &claim.metadata)?;
+        Some(Wait::NameTaken {
+            kind: Kind::PersistentVolumeClaim,
+            name,
+            owner: format!("it holds data of ring {ring}"),
+        })
+    })
 }
 
 /// Takes away, without its pods, a `StatefulSet` whose next volume would be too
@@ -203,6 +242,13 @@ fn certificates(pass: &Pass<'_>, step: &mut Step) {
             return;
         }
     };
+    for name in [cluster.ca_secret(), cluster.node_secret()] {
+        let seen = pass.observed.secrets.get(&name);
+        if let Some(wait) = seen.and_then(|seen| obstacle(cluster, Kind::Secret, seen)) {
+            step.wait(wait);
+            return;
+        }
+    }
     for (facts, name) in [(ca, cluster.ca_secret()), (node, cluster.node_secret())] {
         if let Some(owner) = facts.as_ref().and_then(|f| f.owner_uid.as_ref())
             && *owner != cluster.id.uid
@@ -344,6 +390,76 @@ mod tests {
         service.metadata.labels = None;
         assert_eq!(world.reasons(), ["NameTaken"]);
         assert!(world.plan().actions.is_empty());
+    }
+
+    #[test]
+    fn what_belongs_to_another_ring_is_left_alone_whatever_its_kind() {
+        let labelled = |meta: &mut ObjectMeta| {
+            meta.owner_references = None;
+            let labels = meta.labels.get_or_insert_default();
+            let instance = dynomite_api::annotations::LABEL_INSTANCE;
+            labels.insert(instance.to_owned(), "other".to_owned());
+        };
+        let owned = |meta: &mut ObjectMeta| {
+            let owners = meta.owner_references.as_mut().expect("an owner");
+            owners[0].uid = "other-uid".to_owned();
+            owners[0].name = "other".to_owned();
+        };
+        for change in [&labelled as &dyn Fn(&mut ObjectMeta), &owned] {
+            for kind in ["Service", "StatefulSet", "PodDisruptionBudget", "Secret"] {
+                let mut world = World::settled(3, 1);
+                let o = &mut world.observed;
+                let meta = match kind {
+                    "Service" => &mut o.services.get_mut("ring-b").expect("it is there").metadata,
+                    "StatefulSet" => {
+                        let set = o.stateful_sets.get_mut("ring-b");
+                        &mut set.expect("it is there").metadata
+                    }
+                    "PodDisruptionBudget" => {
+                        let budget = o.pod_disruption_budgets.get_mut("ring");
+                        &mut budget.expect("it is there").metadata
+                    }
+                    _ => {
+                        let meta = o.services["ring"].metadata.clone();
+                        let secrets = &mut o.secrets;
+                        secrets.insert("ring-ca".to_owned(), meta);
+                        secrets.get_mut("ring-ca").expect("it is there")
+                    }
+                };
+                change(meta);
+                let plan = world.plan();
+                let taken = plan.waits.iter().find(|w| w.wait.reason() == "NameTaken");
+                let message = taken.expect(kind).wait.message();
+                assert!(
+                    message.contains(kind) && message.contains("other"),
+                    "{message}"
+                );
+                assert!(targets(&plan, StepName::Provision).is_empty(), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rack_does_not_take_over_the_volumes_another_ring_has_left() {
+        let mut world = World::new(resource(1, 2));
+        let mut claim = PersistentVolumeClaim::default();
+        let instance = dynomite_api::annotations::LABEL_INSTANCE;
+        let labels = [(instance.to_owned(), "other".to_owned())];
+        claim.metadata.labels = Some(labels.into());
+        let name = "data-ring-a-1".to_owned();
+        world.observed.foreign_claims.insert(name, claim);
+        let plan = world.plan();
+        let made = targets(&plan, StepName::Provision);
+        assert!(!made.contains(&"StatefulSet ring-a".to_owned()), "{made:?}");
+        let taken = plan.waits.iter().find(|w| w.wait.reason() == "NameTaken");
+        let message = taken.expect("it is told").wait.message();
+        assert!(
+            message.contains("data-ring-a-1") && message.contains("ring other"),
+            "{message}"
+        );
+        world.observed.foreign_claims.clear();
+        let made = targets(&world.plan(), StepName::Provision);
+        assert!(made.contains(&"StatefulSet ring-a".to_owned()), "{made:?}");
     }
 
     #[test]
