@@ -189,7 +189,7 @@ async fn apply_all(
             match holder(ctx, cluster, object).await {
                 Ok(Holder::Nobody) => (apply_object(ctx, namespace, object, None).await, None),
                 Ok(Holder::Us(uid)) => (apply_object(ctx, namespace, object, uid).await, None),
-                Ok(Holder::Stranger(stranger)) => (Err(Error::Outdated), Some(stranger)),
+                Ok(Holder::Stranger(stranger)) => (Err(Error::Outdated), Some(*stranger)),
                 Err(error) => (Err(error.into()), None),
             }
         };

@@ -33,7 +33,7 @@ pub enum Holder {
     /// This cluster, with the object of this UID.
     Us(Option<String>),
     /// Somebody else: it must not be touched.
-    Stranger(Object),
+    Stranger(Box<Object>),
 }
 
 /// Who holds the name of an object that is about to be applied.
@@ -60,7 +60,7 @@ pub async fn holder(
         Some(there) if is_ours(cluster, kind, there.metadata()) => {
             Holder::Us(there.metadata().uid.clone())
         }
-        Some(there) => Holder::Stranger(there),
+        Some(there) => Holder::Stranger(Box::new(there)),
     })
 }
 

@@ -135,15 +135,16 @@ async fn reconcile_once(
     // pure
     let cluster = match Cluster::new(resource, &ctx.defaults) {
         Ok(cluster) => cluster,
-        // Deleting is a later word than whatever the spec says.
-        Err(violations) => match Cluster::leaving(resource, &ctx.defaults) {
-            Some(cluster) => cluster,
-            None => {
+        Err(violations) => {
+            // Deleting is a later word than whatever the spec says.
+            if let Some(cluster) = Cluster::leaving(resource, &ctx.defaults) {
+                cluster
+            } else {
                 let status = invalid_status(resource, &violations, ctx.now());
                 publish(ctx, &mut memory.status_written, resource, &status).await?;
                 return Err(Error::Invalid(violations));
             }
-        },
+        }
     };
     // client
     let observed = observe(ctx, memory, &cluster).await;
