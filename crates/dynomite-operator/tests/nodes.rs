@@ -260,7 +260,10 @@ async fn refusals_and_conflicts_are_told_apart() {
         "{result:?}"
     );
     let assigned = client.assign(&target("pod-1"), &desired()).await;
-    assert!(matches!(assigned, Ok(Assigned::Conflict(_))), "{assigned:?}");
+    assert!(
+        matches!(assigned, Ok(Assigned::Conflict(_))),
+        "{assigned:?}"
+    );
 }
 
 #[tokio::test]
