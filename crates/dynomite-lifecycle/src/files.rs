@@ -68,11 +68,16 @@ impl Lifecycle {
     /// Has the files moved aside when others have the data; whether the store
     /// must not start meanwhile.
     pub(crate) fn rescue_files(&mut self, now: Timestamp) -> bool {
+        if self.is_ordered(&Order::SetAside) {
+            // A store that starts now would have them moved from under it.
+            return true;
+        }
         let Some(spoilt) = &self.spoilt else {
             return false;
         };
         let others = self.desired.as_ref().is_some_and(|d| !d.donors.is_empty());
-        if self.store_process.is_up() || !others || !self.has_replicas() {
+        // A store that nobody has seen end may be reading them.
+        if !self.store_process.is_down() || !others || !self.has_replicas() {
             return false;
         }
         if spoilt.retry_at <= now {

@@ -295,6 +295,13 @@ impl Lifecycle {
         }
     }
 
+    /// Whether this order is under way.
+    pub(crate) fn is_ordered(&self, order: &Order) -> bool {
+        self.slot
+            .as_ref()
+            .is_some_and(|flying| flying.order == *order)
+    }
+
     /// Gives an order, unless one is under way.
     pub(crate) fn order(&mut self, now: Timestamp, order: Order) {
         if self.slot.is_some() {

@@ -202,6 +202,11 @@ impl Process {
         self.state != State::NoLauncher
     }
 
+    /// Whether its launcher has said that it does not run.
+    pub(crate) fn is_down(&self) -> bool {
+        matches!(self.state, State::Down { .. })
+    }
+
     /// Whether it was told to start, or is said to run, and its `Started` is due.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self.state, State::Starting { .. })
