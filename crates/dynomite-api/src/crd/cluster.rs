@@ -158,7 +158,9 @@ pub struct RemoteDatacenter {
         length(min = 1, max = 512),
         inner(
             length(min = 1, max = 512),
-            regex(pattern = r"^[^|\s]+:[0-9]{1,5}:[^:|\s]+:[^:|\s]+:[0-9]{1,10}$")
+            regex(
+                pattern = r"^[^|\s]+:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]):[^:|\s]+:[^:|\s]+:([0-9]{1,9}|[1-3][0-9]{9}|4[01][0-9]{8}|42[0-8][0-9]{7}|429[0-3][0-9]{6}|4294[0-8][0-9]{5}|42949[0-5][0-9]{4}|429496[0-6][0-9]{3}|4294967[01][0-9]{2}|42949672[0-8][0-9]|429496729[0-5])$"
+            )
         )
     )]
     #[x_kube(validation = Rule::new("self.all(s, s.size() > 0)").message("seeds must not be empty: write host:port:rack:datacenter:token"))]
@@ -183,7 +185,7 @@ pub struct ConsistencySpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.settings) || self.settings.all(k, !(k in ['listen', 'dyn_listen', 'stats_listen', 'servers', 'tokens', 'datacenter', 'rack', 'dyn_seeds', 'dyn_seed_provider', 'data_store', 'timeout', 'read_consistency', 'write_consistency', 'enable_gossip', 'gos_interval']))").message("dynomite.settings holds a key that the operator sets itself: use the field of the spec that stands for it, or leave it out")
+    validation = Rule::new("!has(self.settings) || self.settings.all(k, !(k.lowerAscii() in ['listen', 'dyn_listen', 'stats_listen', 'servers', 'tokens', 'datacenter', 'rack', 'dyn_seeds', 'dyn_seed_provider', 'data_store', 'timeout', 'read_consistency', 'write_consistency', 'enable_gossip', 'gos_interval']))").message("dynomite.settings holds a key that the operator sets itself: use the field of the spec that stands for it, or leave it out")
 )]
 pub struct EngineSpec {
     /// The image with the `dynomite` binary; the operator's own image when
@@ -209,7 +211,7 @@ pub struct EngineSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.settings) || self.settings.all(k, !(k in ['port', 'unixsocket', 'unixsocketperm', 'dir', 'daemonize', 'bind', 'maxmemory', 'appendonly', 'replicaof', 'slaveof', 'include', 'loadmodule', 'requirepass', 'masterauth', 'aclfile', 'user', 'rename-command', 'cluster-enabled', 'supervised', 'pidfile', 'logfile']))").message("store.settings holds a key that the operator sets itself or that would take the store out of its hands: leave it out")
+    validation = Rule::new("!has(self.settings) || self.settings.all(k, !(k.lowerAscii() in ['tls-port', 'enable-debug-command', 'enable-module-command', 'enable-protected-configs', 'port', 'unixsocket', 'unixsocketperm', 'dir', 'daemonize', 'bind', 'maxmemory', 'appendonly', 'replicaof', 'slaveof', 'include', 'loadmodule', 'requirepass', 'masterauth', 'aclfile', 'user', 'rename-command', 'cluster-enabled', 'supervised', 'pidfile', 'logfile']))").message("store.settings holds a key that the operator sets itself or that would take the store out of its hands: leave it out")
 )]
 pub struct StoreSpec {
     /// What kind of store: `redis` is any server that reads a `redis.conf` and

@@ -1,7 +1,8 @@
 //! The custom resource definition as it is installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    ValidationRule,
 };
 use kube::CustomResourceExt;
 
@@ -12,11 +13,13 @@ const MAX_SETTING: i64 = 1024;
 
 /// The definition of `DynomiteCluster`.
 ///
-/// It differs from what the derive gives in three points. No field is nullable:
+/// It differs from what the derive gives in four points. No field is nullable:
 /// an explicit `null` is the same as leaving the field out, so that rules and
 /// defaults see one case and not two. The values of free settings end before a
-/// line does, because they become lines of configuration files. And formats are
-/// those that Kubernetes knows.
+/// line does, because they become lines of configuration files. Formats are
+/// those that Kubernetes knows. And what the types of Kubernetes take as any
+/// text is bounded to the words that its pods take, so that a wrong one is
+/// refused here and not in the middle of a change.
 pub fn definition() -> CustomResourceDefinition {
     let mut definition = DynomiteCluster::crd();
     for version in &mut definition.spec.versions {
@@ -25,6 +28,7 @@ pub fn definition() -> CustomResourceDefinition {
             continue;
         };
         plain(root);
+        bound_words(root, "");
         let spec = root.properties.as_mut().and_then(|p| p.get_mut("spec"));
         let Some(parts) = spec.and_then(|s| s.properties.as_mut()) else {
             continue;
@@ -68,6 +72,70 @@ fn plain(schema: &mut JSONSchemaProps) {
         None => {}
     }
 }
+
+/// Bounds what a field takes, by its path.
+fn bound_words(schema: &mut JSONSchemaProps, path: &str) {
+    let words: &[&str] = match path {
+        p if p.ends_with(".tolerations[].operator") => &["Exists", "Equal"],
+        p if p.ends_with(".tolerations[].effect") => {
+            &["NoSchedule", "PreferNoSchedule", "NoExecute"]
+        }
+        p if p.ends_with(".whenUnsatisfiable") => &["DoNotSchedule", "ScheduleAnyway"],
+        p if p.ends_with("AffinityPolicy") || p.ends_with("TaintsPolicy") => &["Honor", "Ignore"],
+        p if p.ends_with("[].operator") && p.contains(".nodeAffinity.") => {
+            &["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+        }
+        p if p.ends_with("matchExpressions[].operator") => {
+            &["In", "NotIn", "Exists", "DoesNotExist"]
+        }
+        _ => &[],
+    };
+    if !words.is_empty() {
+        schema.enum_ = Some(words.iter().map(|word| JSON((*word).into())).collect());
+    }
+    let rule = match path {
+        ".spec.racks[].zone" => Some((
+            "self.matches('^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
+            "zone is a value of the nodes' label topology.kubernetes.io/zone: letters, digits, '-', '_' and '.'",
+        )),
+        ".spec.storage.className" => Some((
+            "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+            "className is the name of a StorageClass (`kubectl get storageclass`): lower-case letters, digits, '-' and '.'",
+        )),
+        ".spec.store.image" | ".spec.dynomite.image" => Some((
+            "self.matches('^[^ \\t]+$')",
+            "image is a reference such as docker.io/valkey/valkey:8, without blanks",
+        )),
+        _ => None,
+    };
+    if let Some((rule, message)) = rule {
+        let rule = ValidationRule {
+            rule: rule.to_owned(),
+            message: Some(message.to_owned()),
+            ..ValidationRule::default()
+        };
+        schema
+            .x_kubernetes_validations
+            .get_or_insert_default()
+            .push(rule);
+    }
+    for (name, property) in schema.properties.iter_mut().flatten() {
+        bound_words(property, &format!("{path}.{name}"));
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
+        bound_words(item, &format!("{path}[]"));
+    }
+    let is_amount = path.ends_with(".limits") || path.ends_with(".requests");
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties
+        && is_amount
+    {
+        value.pattern = Some(QUANTITY.to_owned());
+    }
+}
+
+/// A quantity as Kubernetes reads it.
+const QUANTITY: &str =
+    r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
 
 #[cfg(test)]
 mod tests {

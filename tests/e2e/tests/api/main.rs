@@ -119,6 +119,57 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
             &["metadata.name", "begin with a letter"],
         ),
         (
+            "a zone that is no label's value",
+            spec(json!({"racks": [{"name": "dc1-a", "zone": "bad zone!"}]})),
+            &["spec.racks[0].zone", "topology.kubernetes.io/zone"],
+        ),
+        (
+            "a class that cannot be",
+            spec(json!({"storage": {"className": "Bad Class!"}})),
+            &["spec.storage.className", "kubectl get storageclass"],
+        ),
+        (
+            "an image of blanks",
+            spec(json!({"store": {"image": "   "}})),
+            &["spec.store.image", "without blanks"],
+        ),
+        (
+            "a toleration with a wrong word",
+            spec(
+                json!({"racks": [{"name": "dc1-a", "tolerations": [{"key": "a", "operator": "Is"}]}]}),
+            ),
+            &["spec.racks[0].tolerations[0].operator", "Exists"],
+        ),
+        (
+            "a spread with a wrong word",
+            spec(json!({"pod": {"topologySpreadConstraints": [
+                {"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "Perhaps"},
+            ]}})),
+            &["whenUnsatisfiable", "ScheduleAnyway"],
+        ),
+        (
+            "an amount that is a word",
+            spec(json!({"store": {"resources": {"limits": {"memory": "lots"}}}})),
+            &["spec.store.resources.limits.memory"],
+        ),
+        (
+            "a setting in capitals that is not free",
+            spec(json!({"store": {"settings": {"PORT": "1"}}})),
+            &["store.settings holds a key"],
+        ),
+        (
+            "a seed with a port that is none",
+            spec(json!({"remoteDatacenters": [{"name": "dc2", "seeds": ["h:99999:r:dc2:1"]}]})),
+            &["spec.remoteDatacenters[0].seeds[0]"],
+        ),
+        (
+            "a seed with a token that is none",
+            spec(
+                json!({"remoteDatacenters": [{"name": "dc2", "seeds": ["h:8101:r:dc2:9999999999"]}]}),
+            ),
+            &["spec.remoteDatacenters[0].seeds[0]"],
+        ),
+        (
             "no nodes",
             spec(json!({"nodesPerRack": 0})),
             &["spec.nodesPerRack", "greater than or equal to 1"],
