@@ -157,7 +157,12 @@ impl Run<'_> {
 
     fn note<T>(&mut self, name: &str, result: Result<T>) -> Option<T> {
         result
-            .map_err(|error| self.failures.push(format!("{name}: {error:#}")))
+            .map_err(|error| {
+                let failure = format!("{name}: {error:#}");
+                // Told at once, for the rest may take long, and again at the end.
+                println!("\nFAILED {failure}\n");
+                self.failures.push(failure);
+            })
             .ok()
     }
 
