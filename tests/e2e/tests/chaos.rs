@@ -23,6 +23,8 @@ const SETTLED_WITHIN: Duration = Duration::from_mins(3);
 /// Within what time a harm shows in the readiness of the pod: kubelets that have lost the API server
 /// for a while take their time.
 const NOTICED_WITHIN: Duration = Duration::from_mins(1);
+/// Within what time after a cut the ring says that replicas differ.
+const DIFFERS_WITHIN: Duration = Duration::from_secs(20);
 /// Within what time a change has gone through all six nodes.
 const ROLLED_WITHIN: Duration = Duration::from_mins(6);
 
@@ -192,8 +194,10 @@ impl World<'_> {
             }
             Harm::CutZone => {
                 let node = format!("node{}", 1 + self.random.below(3));
-                let _cut = CutOff::node(&node)?;
+                let cut = CutOff::node(&node)?;
                 thread::sleep(Duration::from_secs(seconds));
+                drop(cut);
+                self.missed_writes_are_noticed();
                 return Ok(format!("{node} was cut off for {seconds} s"));
             }
             Harm::RestartOperator => {
@@ -265,6 +269,22 @@ impl World<'_> {
         })
     }
 
+    /// Waits until the ring says that replicas differ, as they do after a cut under load: before
+    /// that it only looks whole. A cut in which no write was missed leaves nothing to notice.
+    fn missed_writes_are_noticed(&self) {
+        let noticed = wait_for("missed writes to be noticed", DIFFERS_WITHIN, || {
+            let level = self.ring.condition("ReplicasLevel")?;
+            Ok(if level.0 == "False" {
+                Ok(())
+            } else {
+                Err(level.2)
+            })
+        });
+        if noticed.is_err() {
+            println!("no replica has missed a write");
+        }
+    }
+
     fn rolled(&self, before: &BTreeMap<String, String>) -> Result<()> {
         wait_for("every pod to be another one", ROLLED_WITHIN, || {
             let now = self.ring.pod_uids()?;
@@ -286,7 +306,10 @@ impl World<'_> {
             let ready = self.ring.condition("Ready")?;
             let reconciling = self.ring.condition("Reconciling")?;
             let endpoints = self.ring.endpoints(&self.ring.name)?.len();
-            let whole = ready.0 == "True" && reconciling.0 == "False" && endpoints == 6;
+            let level = self.ring.condition("ReplicasLevel")?;
+            // Netflix's engine does not number writes: nobody can say whether its replicas are level.
+            let level = level.0 == "True" || level.1 == "NotNumbered";
+            let whole = ready.0 == "True" && reconciling.0 == "False" && endpoints == 6 && level;
             Ok(if whole {
                 Ok(())
             } else {
