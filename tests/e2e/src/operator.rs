@@ -15,7 +15,7 @@ pub const NAMESPACE: &str = "dynomite-system";
 /// The name of the release.
 pub const RELEASE: &str = "dynomite";
 /// How long an operator may take to come up.
-const READY_WITHIN: Duration = Duration::from_mins(1);
+const READY_WITHIN: Duration = Duration::from_mins(3);
 
 /// The installed operator. It stays: the next test finds it.
 #[derive(Clone, Debug)]

@@ -309,7 +309,11 @@ impl World<'_> {
             let level = self.ring.condition("ReplicasLevel")?;
             // Netflix's engine does not number writes: nobody can say whether its replicas are level.
             let level = level.0 == "True" || level.1 == "NotNumbered";
-            let whole = ready.0 == "True" && reconciling.0 == "False" && endpoints == 6 && level;
+            let pods = self.ring.pods()?;
+            let leaving = |pod: &&Value| !pod["metadata"]["deletionTimestamp"].is_null();
+            let staying = pods.len() == 6 && !pods.iter().any(|pod| leaving(&pod));
+            let told = ready.0 == "True" && reconciling.0 == "False" && level;
+            let whole = told && endpoints == 6 && staying;
             Ok(if whole {
                 Ok(())
             } else {

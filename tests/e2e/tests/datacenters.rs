@@ -121,8 +121,19 @@ fn two_datacenters_replicate_and_never_copy_from_afar() -> Result<()> {
     // A store that restarts takes what its own datacenter has, which is its own
     // volume: what it missed while it was cut off must not appear.
     let before = keys(&cluster, FAR, "alone")?;
-    harm::kill(&far.pod_uids()?[FAR], STORE)?;
-    far.wait_endpoint(FAR, false, Duration::from_secs(10))?;
+    let uid = far.pod_uids()?[FAR].clone();
+    let old = harm::processes(&uid, STORE)?;
+    harm::kill(&uid, STORE)?;
+    // It is back so soon that the endpoints may never show it.
+    wait_for("another store", REPLICATED_WITHIN, || {
+        let now = harm::processes(&uid, STORE)?;
+        let other = !now.is_empty() && now.iter().all(|pid| !old.contains(pid));
+        Ok(if other {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        })
+    })?;
     far.wait_ready()?;
     far.wait_endpoint(FAR, true, Duration::from_mins(1))?;
     assert_eq!(keys(&cluster, FAR, "alone")?, before, "it copied from afar");
