@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Pass, Step, delete_seen};
 use crate::plan::{Action, EventKind, Kind};
-use crate::ring::{controller_uid, owned_by};
+use crate::ring::owned_by;
 use crate::safety;
 use crate::wait::Wait;
 
@@ -76,32 +76,19 @@ fn is_leaving(pass: &Pass<'_>, metadata: &ObjectMeta) -> bool {
 /// The nodes of leaving racks that still run: until they are gone they get
 /// their writes like everyone, for clients may still read from them.
 pub(super) fn leaving_peers(pass: &Pass<'_>) -> Vec<Peer> {
-    let mut peers = Vec::new();
-    for set in leaving_sets(pass) {
-        let (Some(uid), Some(rack)) = (
-            set.metadata.uid.as_deref(),
-            set.metadata.labels.as_ref().and_then(|l| l.get(LABEL_RACK)),
-        ) else {
-            continue;
-        };
-        for (name, pod) in &pass.observed.pods {
-            let address = pod.status.as_ref().and_then(|s| s.pod_ip.clone());
-            let token = pass.ring.tokens.record.get(name);
-            if controller_uid(&pod.metadata) == Some(uid)
-                && let (Some(address), Some(token)) = (address, token)
-            {
-                peers.push(Peer {
-                    host: pass.cluster.host(name),
-                    address: Some(address),
-                    port: PORT_PEER,
-                    datacenter: pass.cluster.spec.datacenter.clone(),
-                    rack: rack.clone(),
-                    token: *token,
-                });
-            }
-        }
-    }
-    peers
+    let leaving = pass.ring.leaving.iter();
+    leaving
+        .filter_map(|node| {
+            Some(Peer {
+                host: node.host.clone(),
+                address: Some(node.address()?.to_owned()),
+                port: PORT_PEER,
+                datacenter: pass.cluster.spec.datacenter.clone(),
+                rack: node.rack.name.clone(),
+                token: node.token,
+            })
+        })
+        .collect()
 }
 
 #[cfg(test)]
