@@ -159,6 +159,9 @@ fn report() -> NodeReport {
         warm_up: None,
         restart_required: Vec::new(),
         findings: Vec::new(),
+        snapshot: None,
+        restore: None,
+        credentials: Vec::new(),
     }
 }
 
@@ -184,7 +187,10 @@ fn desired() -> NodeDesired {
         donors: Vec::new(),
         grant: None,
         copy_not_before: None,
+        snapshot: None,
+        restore: None,
         distrust: None,
+        hold: None,
         serve: false,
         consistency: Consistency::default(),
         engine: EngineSettings::default(),

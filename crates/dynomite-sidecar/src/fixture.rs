@@ -59,7 +59,10 @@ pub(crate) fn desired() -> NodeDesired {
         donors: vec![donor("ring-dc1-b-0")],
         grant: None,
         copy_not_before: None,
+        snapshot: None,
+        restore: None,
         distrust: None,
+        hold: None,
         serve: true,
         consistency: Consistency::default(),
         engine: EngineSettings {
@@ -134,6 +137,9 @@ pub(crate) fn report() -> NodeReport {
         warm_up: None,
         restart_required: Vec::new(),
         findings: Vec::new(),
+        snapshot: None,
+        restore: None,
+        credentials: Vec::new(),
     }
 }
 

@@ -537,6 +537,9 @@ impl Node {
             warm_up: outline.warm_up,
             restart_required: life.restart_required(),
             findings: outline.findings,
+            snapshot: None,
+            restore: None,
+            credentials: Vec::new(),
         })
     }
 }

@@ -43,6 +43,15 @@ pub struct NodeDesired {
     /// The proof that counts no longer, if there is one: the node warms up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distrust: Option<Distrust>,
+    /// That the node stays out of service for now, with its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// A snapshot to take and upload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<super::SnapshotOrder>,
+    /// A backup to stage or to load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<super::RestoreOrder>,
     /// Whether the node may get client traffic once its data is proven.
     pub serve: bool,
     /// How many replicas must agree.
@@ -195,6 +204,36 @@ pub struct Distrust {
     pub why: String,
 }
 
+/// The word that a node stays out of service: it leaves the endpoints, its open
+/// requests finish, and its engine stands by, which takes nothing from anybody.
+///
+/// The proof of the data stays while the store runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// Why, in words.
+    pub why: String,
+    /// What the store does meanwhile.
+    pub store: HoldStore,
+    /// Whether every node of the datacenter is held with it, from before the
+    /// first was held until after the last is let go. Then nobody takes writes
+    /// and nobody misses one: the node serves again without a copy, and may be
+    /// copied meanwhile. Without it the others went on, so the node comes back
+    /// by a warm-up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ring: bool,
+}
+
+/// What the store of a held node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HoldStore {
+    /// It runs, and its data stays proven.
+    Running,
+    /// It is stopped, and its data is unproven afterwards.
+    Stopped,
+}
+
 /// How many replicas of a datacenter must agree before a client is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
@@ -321,5 +360,24 @@ impl Default for HealthSettings {
             timeout_ms: 1000,
             failure_threshold: 2,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_says_only_what_is_said() {
+        let apart = Hold {
+            why: "restore r1".to_owned(),
+            store: HoldStore::Running,
+            ring: false,
+        };
+        let json = serde_json::to_value(&apart).expect("serialises");
+        let expected = serde_json::json!({"why": "restore r1", "store": "running"});
+        assert_eq!(json, expected);
+        let read: Hold = serde_json::from_value(json).expect("reads");
+        assert_eq!(read, apart);
     }
 }

@@ -9,16 +9,23 @@ mod cut;
 mod desired;
 mod paths;
 mod report;
+mod snapshot;
 
 pub use cut::{Cut, RingView};
 pub use desired::{
     ClusterRef, Consistency, ConsistencyLevel, Distrust, Donor, EngineSettings, Grant,
-    HealthSettings, NodeDesired, NodeIdentity, Peer, Persistence, Settings, StoreKind,
-    StoreSettings,
+    HealthSettings, Hold, HoldStore, NodeDesired, NodeIdentity, Peer, Persistence, Settings,
+    StoreKind, StoreSettings,
 };
 pub use dynomite_protocol::received::{Received, Source};
 pub use paths::*;
 pub use report::{
     Awaiting, DesiredMark, EngineFacts, EngineState, Finding, NodePhase, NodeReport, ProcessFacts,
     Proof, ProofKind, StoreFacts, StoreRole, WarmUpProgress, WarmUpStage,
+};
+pub use snapshot::{
+    BackupPlace, BucketAction, BucketAnswer, BucketRequest, Credentials, MAX_LISTED,
+    MAX_SMALL_OBJECT, ObjectFacts, Provider, RestoreGoal, RestoreOrder, RestorePart,
+    RestoreReport, RestoreState, SnapshotOrder, SnapshotReport, SnapshotSource, SnapshotState,
+    StoreCredentials, TokenRange,
 };

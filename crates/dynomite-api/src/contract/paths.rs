@@ -23,6 +23,10 @@ pub const PATH_REPLICATION: &str = "/v1/replication";
 pub const PATH_CUT: &str = "/v1/cut";
 /// `GET`, by any node of the cluster: a [`RingView`](super::RingView).
 pub const PATH_RING: &str = "/v1/ring";
+/// `PUT`, by the operator: [`Credentials`](super::Credentials) of object storage.
+pub const PATH_CREDENTIALS: &str = "/v1/credentials";
+/// `POST`, by the operator: a [`BucketRequest`](super::BucketRequest).
+pub const PATH_BUCKET: &str = "/v1/bucket";
 /// The protocol named in the `Upgrade` header of [`PATH_REPLICATION`].
 pub const UPGRADE_REPLICATION: &str = "dynomite-replication";
 

@@ -59,6 +59,15 @@ pub struct NodeReport {
     /// What is wrong with the node now, whatever its phase; empty in good health.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<Finding>,
+    /// The snapshot that was ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<super::SnapshotReport>,
+    /// The restore that was ordered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<super::RestoreReport>,
+    /// The ids of the credentials that the node holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<String>,
 }
 
 /// Something that is wrong with a node, and what the node does about it.
@@ -145,6 +154,8 @@ pub enum ProofKind {
     WarmUp,
     /// The operator, or a person, accepted what the store had.
     AcceptedLocal,
+    /// It was loaded from a backup.
+    Restored,
 }
 
 /// What a node needs from the operator.

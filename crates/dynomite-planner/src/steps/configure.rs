@@ -82,8 +82,11 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         peers: peers(pass, node),
         donors: donors(pass.ring, node),
         copy_not_before: turn(pass, node),
+        snapshot: None,
+        restore: None,
         grant: grant(pass, node),
         distrust: renew::distrust(pass, node, report),
+        hold: None,
         // Opened for all at once, and only once it stands in the token record.
         serve: super::warm_up::gate_is_open(pass),
         consistency: cluster.consistency,

@@ -562,6 +562,9 @@ fn make_report(
         warm_up: outline.warm_up,
         restart_required: life.restart_required(),
         findings: outline.findings,
+        snapshot: None,
+        restore: None,
+        credentials: Vec::new(),
     }
 }
 
