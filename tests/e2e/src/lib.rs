@@ -3,6 +3,7 @@
 pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod data;
 pub mod ended;
 pub mod harm;
 pub mod load;
@@ -10,6 +11,7 @@ pub mod namespace;
 pub mod operator;
 pub mod ring;
 pub mod shared;
+pub mod storage;
 pub mod trouble;
 pub mod wait;
 
@@ -19,4 +21,5 @@ pub use namespace::Namespace;
 pub use operator::Operator;
 pub use ring::Ring;
 pub use shared::SharedRing;
+pub use storage::ObjectStorage;
 pub use wait::wait_for;

@@ -1,0 +1,156 @@
+//! Data of every type a store has, and a digest that says whether it is still the same.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{Cluster, Ring};
+
+/// An end far away: what expires there is still there when the test ends.
+const FAR: u64 = 4_102_444_800_000;
+
+/// Names every key with its type, content and end, whatever the encoding in the store.
+const DIGEST: &str = r"
+local seen, names, cursor = {}, {}, '0'
+repeat
+  local page = redis.call('SCAN', cursor, 'COUNT', 1000)
+  cursor = page[1]
+  for _, key in ipairs(page[2]) do
+    if not seen[key] then seen[key] = true; names[#names + 1] = key end
+  end
+until cursor == '0'
+table.sort(names)
+local function sorted(list) table.sort(list); return list end
+local function pairs_of(list)
+  local out = {}
+  for i = 1, #list, 2 do out[#out + 1] = list[i] .. '\0' .. list[i + 1] end
+  return sorted(out)
+end
+local content = {
+  string = function(key) return {redis.call('GET', key)} end,
+  list = function(key) return redis.call('LRANGE', key, 0, -1) end,
+  set = function(key) return sorted(redis.call('SMEMBERS', key)) end,
+  hash = function(key) return pairs_of(redis.call('HGETALL', key)) end,
+  zset = function(key) return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
+  stream = function(key) return {cmsgpack.pack(redis.call('XRANGE', key, '-', '+'))} end,
+}
+local digest = ''
+for _, key in ipairs(names) do
+  local kind = redis.call('TYPE', key).ok
+  local value = table.concat(content[kind](key), '\1')
+  local ends = tostring(redis.call('PEXPIRETIME', key))
+  digest = redis.sha1hex(digest .. key .. '\0' .. kind .. '\0' .. redis.sha1hex(value) .. '\0' .. ends)
+end
+return #names .. ' ' .. digest
+";
+
+/// Writes data of every type through a node's engine, `keys` keys and some more.
+///
+/// The same `seed` gives the same data.
+pub fn fill(cluster: &Cluster, ring: &Ring<'_>, pod: &str, seed: &str, keys: usize) -> Result<()> {
+    let text = commands(seed, keys);
+    let args = [
+        "exec",
+        "-i",
+        "-n",
+        ring.namespace(),
+        pod,
+        "-c",
+        "store",
+        "--",
+        "redis-cli",
+        "-p",
+        "8102",
+    ];
+    let said = cluster.try_kubectl(&args, Some(&text))?;
+    ensure!(said.success, "redis-cli: {}", said.stderr);
+    let wrong = said
+        .stdout
+        .lines()
+        .find(|line| line.contains("ERR") || line.contains("rror"));
+    ensure!(wrong.is_none(), "a write was refused: {wrong:?}");
+    ensure!(
+        said.stdout.lines().count() >= text.lines().count(),
+        "{} commands, but {} answers",
+        text.lines().count(),
+        said.stdout.lines().count()
+    );
+    Ok(())
+}
+
+fn commands(seed: &str, keys: usize) -> String {
+    let mut text = String::new();
+    let mut line = |command: String| {
+        text.push_str(&command);
+        text.push('\n');
+    };
+    for i in 0..keys {
+        line(format!("SET {seed}:plain:{i} value-{i}"));
+    }
+    for i in 0..20 {
+        line(format!("SET {seed}:number:{i} {}", i * 1_000_003));
+        line(format!("SET {seed}:ends:{i} v{i} PXAT {}", FAR + i));
+        line(format!(
+            "SET \"{seed}:\\x00\\xff\\r\\n{i}\" \"\\x00\\x01\\xfe{i}\""
+        ));
+        line(format!("SADD {seed}:numbers:{i} 1 2 3 {i}"));
+        line(format!("SADD {seed}:set:{i} a b c {i}"));
+        line(format!("HSET {seed}:hash:{i} a 1 b 2 c {i}"));
+        line(format!("ZADD {seed}:scores:{i} 1.5 a -inf b {i} c"));
+        line(format!("RPUSH {seed}:list:{i} a b c {i}"));
+        line(format!("PFADD {seed}:hll:{i} a b c {i}"));
+        line(format!("XADD {seed}:stream:{i} 1-{} field value", i + 1));
+        line(format!("XADD {seed}:stream:{i} 2-1 field value other {i}"));
+    }
+    // Large enough to leave the packed encodings.
+    for (command, key) in [
+        ("RPUSH", "list"),
+        ("SADD", "set"),
+        ("HSET", "hash"),
+        ("ZADD", "scores"),
+    ] {
+        let mut long = format!("{command} {seed}:large:{key}");
+        for i in 0..600 {
+            // Writing to a string cannot fail.
+            let _ = match command {
+                "HSET" => write!(long, " field{i} {i}"),
+                "ZADD" => write!(long, " {i} member{i}"),
+                _ => write!(long, " member{i}"),
+            };
+        }
+        line(long);
+    }
+    line(format!("SETRANGE {seed}:large:string 1048575 x"));
+    line(format!("PEXPIREAT {seed}:large:hash {FAR}"));
+    text
+}
+
+/// Number of keys and digest of what the store of each node holds, by node.
+pub fn digests(cluster: &Cluster, ring: &Ring<'_>) -> Result<BTreeMap<String, String>> {
+    let pods = ring.pod_uids()?;
+    pods.into_keys()
+        .map(|pod| {
+            let args = [
+                "exec",
+                "-n",
+                ring.namespace(),
+                &pod,
+                "-c",
+                "store",
+                "--",
+                "redis-cli",
+                "-s",
+                "/run/dynomite/store.sock",
+                "EVAL",
+                DIGEST,
+                "0",
+            ];
+            let said = cluster.kubectl(&args)?;
+            let said = said.trim().to_owned();
+            let keys = said.split(' ').next().and_then(|n| n.parse::<u64>().ok());
+            keys.with_context(|| format!("{pod} says {said}"))?;
+            Ok((pod, said))
+        })
+        .collect()
+}

@@ -1,0 +1,189 @@
+//! A real S3 server in a test's namespace, and what lies in it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{Cluster, Namespace, wait_for};
+
+/// The bucket.
+pub const BUCKET: &str = "backups";
+/// The Secret with the keys that open it.
+pub const SECRET: &str = "s3-credentials";
+/// The key's secret half: it must be found nowhere but in the Secret and in the server's own.
+pub const CANARY: &str = "canary-9f2c1b7e-secret-half";
+/// The key's public half.
+const ACCESS_KEY: &str = "AKIDEXAMPLE";
+/// Where the nodes find the server.
+pub const ENDPOINT: &str = "http://s3:8333";
+
+/// How long the server may take to start.
+const STARTS_WITHIN: Duration = Duration::from_mins(1);
+
+/// An S3 server with one bucket.
+#[derive(Debug)]
+pub struct ObjectStorage<'a> {
+    cluster: &'a Cluster,
+    namespace: &'a str,
+}
+
+impl<'a> ObjectStorage<'a> {
+    /// Starts the server and makes its bucket.
+    pub fn start(cluster: &'a Cluster, namespace: &'a Namespace) -> Result<Self> {
+        let namespace = namespace.name.as_str();
+        cluster.apply(namespace, &manifest())?;
+        let wait = format!("--timeout={}s", STARTS_WITHIN.as_secs());
+        cluster.kubectl(&[
+            "wait",
+            "-n",
+            namespace,
+            "--for=condition=Ready",
+            &wait,
+            "pod/s3",
+        ])?;
+        let storage = Self { cluster, namespace };
+        wait_for("the bucket", STARTS_WITHIN, || {
+            let args = ["exec", "-i", "-n", namespace, "s3", "--", "weed", "shell"];
+            let make = format!("s3.bucket.create -name {BUCKET}\nexit\n");
+            cluster.try_kubectl(&args, Some(&make))?;
+            let found = storage.look("/buckets/")?.iter().any(|name| name == BUCKET);
+            Ok(found.then_some(()).ok_or_else(|| "not there".to_owned()))
+        })?;
+        Ok(storage)
+    }
+
+    /// The names of what lies in a directory of the server.
+    fn look(&self, directory: &str) -> Result<Vec<String>> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/s3:8888/proxy{directory}?limit=1000",
+            self.namespace
+        );
+        let page: Value = serde_json::from_str(&self.cluster.kubectl(&["get", "--raw", &path])?)
+            .context("the server lists a directory as JSON")?;
+        let entries = page["Entries"].as_array().cloned().unwrap_or_default();
+        Ok(entries
+            .iter()
+            .filter_map(|entry| {
+                let path = entry["FullPath"].as_str()?;
+                Some(path.rsplit('/').next()?.to_owned())
+            })
+            .collect())
+    }
+
+    /// The keys of all objects under a prefix, which ends with a slash or is empty.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        let mut open = vec![prefix.to_owned()];
+        while let Some(directory) = open.pop() {
+            for name in self.look(&format!("/buckets/{BUCKET}/{directory}"))? {
+                // Every object of ours has a dot in its last segment, no directory has.
+                if name.contains('.') {
+                    keys.push(format!("{directory}{name}"));
+                } else {
+                    open.push(format!("{directory}{name}/"));
+                }
+            }
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// An object's content.
+    pub fn read(&self, key: &str) -> Result<String> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/s3:8888/proxy/buckets/{BUCKET}/{key}",
+            self.namespace
+        );
+        self.cluster.kubectl(&["get", "--raw", &path])
+    }
+
+    /// Deletes an object behind everybody's back.
+    pub fn delete(&self, key: &str) -> Result<()> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/s3:8888/proxy/buckets/{BUCKET}/{key}",
+            self.namespace
+        );
+        self.cluster.kubectl(&["delete", "--raw", &path]).map(drop)
+    }
+
+    /// Nothing that anybody can read in the namespace, and nothing that the
+    /// operator or a node has printed, holds the secret half of the key.
+    pub fn check_canary(&self, operator_namespace: &str) -> Result<()> {
+        let args = |kind| ["get", kind, "-n", self.namespace, "-o", "yaml"];
+        for kind in [
+            "dyn,dynb,dynr",
+            "events",
+            "pods",
+            "configmaps",
+            "statefulsets",
+        ] {
+            let text = self.cluster.kubectl(&args(kind))?;
+            ensure!(!text.contains(CANARY), "{kind} hold the secret key");
+        }
+        let all = "app.kubernetes.io/name";
+        for (namespace, label) in [(self.namespace, all), (operator_namespace, all)] {
+            let text = self.cluster.kubectl(&[
+                "logs",
+                "-n",
+                namespace,
+                "-l",
+                label,
+                "--all-containers",
+                "--tail=-1",
+                "--max-log-requests=40",
+            ])?;
+            ensure!(!text.is_empty(), "{namespace} has logs");
+            ensure!(
+                !text.contains(CANARY),
+                "logs of {namespace} hold the secret key"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Server, Service and Secret. The server runs as the restricted level wants it.
+fn manifest() -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Secret
+metadata: {{name: {SECRET}}}
+stringData: {{AWS_ACCESS_KEY_ID: {ACCESS_KEY}, AWS_SECRET_ACCESS_KEY: {CANARY}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: s3-server}}
+stringData:
+  s3.json: '{{"identities": [{{"name": "backup", "credentials": [{{"accessKey": "{ACCESS_KEY}", "secretKey": "{CANARY}"}}], "actions": ["Read", "Write", "List", "Admin"]}}]}}'
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: s3}}
+spec:
+  selector: {{app: s3}}
+  ports: [{{port: 8333}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: s3, labels: {{app: s3}}}}
+spec:
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  securityContext: {{runAsNonRoot: true, runAsUser: 999, fsGroup: 999, seccompProfile: {{type: RuntimeDefault}}}}
+  volumes:
+    - {{name: data, emptyDir: {{}}}}
+    - {{name: config, secret: {{secretName: s3-server}}}}
+  containers:
+    - name: weed
+      image: localhost/seaweedfs:dev
+      imagePullPolicy: Never
+      command: [weed, server, -dir=/data, -ip=127.0.0.1, -ip.bind=0.0.0.0, -volume.max=50, -master.volumeSizeLimitMB=256, -filer, -s3, -s3.port=8333, -s3.config=/etc/weed/s3.json]
+      workingDir: /data
+      securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+      volumeMounts: [{{name: data, mountPath: /data}}, {{name: config, mountPath: /etc/weed}}]
+      readinessProbe: {{httpGet: {{path: /healthz, port: 8333}}, periodSeconds: 1}}
+"#
+    )
+}
