@@ -170,6 +170,24 @@ pub enum CutSight {
     },
 }
 
+/// Why the store has not taken a setting while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettingFault {
+    /// It takes it only when it starts.
+    AtStart,
+    /// It knows no such setting.
+    Unknown,
+    /// It takes no such value.
+    Value,
+}
+
+impl SettingFault {
+    /// Whether the store would not start with it.
+    pub fn is_bad(self) -> bool {
+        self != Self::AtStart
+    }
+}
+
 /// Names one order to the hands, so that a late answer is not taken for another's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId(pub u64);
@@ -196,6 +214,8 @@ pub enum Event {
     Introduced(OrderId, Vec<String>),
     /// An order failed.
     Failed(OrderId, String),
+    /// An order to set one setting of the store was refused by the store.
+    SettingRefused(OrderId, SettingFault, String),
     /// The configurations were written, or why they cannot be.
     Rendered(Result<(), String>),
     /// The donor's sidecar refused the replication, or could not be reached; a

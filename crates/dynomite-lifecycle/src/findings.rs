@@ -148,6 +148,9 @@ impl Lifecycle {
         if let Some(message) = crashing(&self.engine_process) {
             signs.push(Sign::new(reason::ENGINE_CRASHING, message));
         }
+        if let Some((reason, message)) = self.refused_why() {
+            signs.push(Sign::new(reason, message));
+        }
         signs.extend(self.hung());
         let facts = self.store.last().map(|sight| &sight.facts);
         if let Some(facts) = facts.filter(|_| self.store_process.is_up()) {

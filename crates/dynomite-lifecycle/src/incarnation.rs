@@ -32,13 +32,14 @@ impl Lifecycle {
             settings: settings.clone(),
         });
         self.record.live.clear();
-        self.refused_settings.clear();
+        self.forget_late_settings();
         self.save();
     }
 
     pub(crate) fn store_ended(&mut self, now: Timestamp) {
         self.store.forget();
         self.note_spoilt_files(now);
+        self.note_bad_line();
         match self.state {
             State::WarmUp(_)
             | State::Recording { .. }

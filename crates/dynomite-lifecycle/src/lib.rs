@@ -59,10 +59,11 @@ pub use accept::{Refusal, accept};
 pub use effect::{Addressee, Effect, Note, Order};
 pub use event::{
     CutSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
-    ProcessName, ReplicaLink, StoreObservation, StoreSight,
+    ProcessName, ReplicaLink, SettingFault, StoreObservation, StoreSight,
 };
 pub use files::spoils_files;
 pub use headroom::room_for_copy;
 pub use lifecycle::{Beginning, Lifecycle};
 pub use outline::Outline;
 pub use record::{ProofRecord, Record, Started};
+pub use settings::shows_bad_line;

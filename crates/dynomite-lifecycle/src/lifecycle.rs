@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use crate::effect::{Addressee, Effect, Note, Order};
 use crate::event::{
     EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent, ProcessName,
-    StoreObservation, StoreSight,
+    SettingFault, StoreObservation, StoreSight,
 };
 use crate::files::Spoilt;
 use crate::findings::Noted;
@@ -73,12 +73,12 @@ pub struct Lifecycle {
     /// The consistency the running engine was told.
     pub(crate) consistency: Option<Consistency>,
     /// Settings the running store did not take, with the value it refused.
-    pub(crate) refused_settings: std::collections::BTreeMap<String, String>,
+    pub(crate) refused_settings: std::collections::BTreeMap<String, crate::settings::Refused>,
     pub(crate) withdrawal: Withdrawal,
     /// What the files of the processes were made from, once they were made.
     pub(crate) files: Option<(StoreSettings, EngineSettings)>,
     /// Whether the files of the document that is held were asked for.
-    render_asked: bool,
+    pub(crate) render_asked: bool,
     /// Why they could not be made; those made before stay.
     pub(crate) invalid: Option<String>,
     pub(crate) effects: Vec<Effect>,
@@ -169,6 +169,11 @@ impl Lifecycle {
                     self.failed(now, &order, why);
                 }
             }
+            Event::SettingRefused(id, fault, why) => {
+                if let Some(Order::StoreSetting { name, value }) = self.answered(id) {
+                    self.setting_refused(&name, &value, fault, &why);
+                }
+            }
             Event::Rendered(outcome) => self.rendered(outcome),
             Event::DonorRefused { donor, why } => self.donor_refused(now, &donor, &why),
             Event::NotReadySeen => self.withdrawal.seen(),
@@ -202,7 +207,7 @@ impl Lifecycle {
         if let Some(why) = &self.invalid {
             self.note(true, reason::SETTINGS_INVALID, why.clone());
         } else if let Some(desired) = &self.desired {
-            self.files = Some((desired.store.clone(), desired.engine.clone()));
+            self.files = Some((self.startable(&desired.store), desired.engine.clone()));
         }
     }
 
@@ -360,7 +365,10 @@ impl Lifecycle {
             }
             Order::Expose => self.exposed_failed(now, &why),
             Order::SetAside => self.files_not_set_aside(now, &why),
-            Order::StoreSetting { name, value } => self.setting_refused(name, value, &why),
+            // Not by the store's word: tried again when it starts.
+            Order::StoreSetting { name, value } => {
+                self.setting_refused(name, value, SettingFault::AtStart, &why);
+            }
             Order::CopyDonor | Order::Detach | Order::ReadDonor => {
                 self.warm_up_order_failed(now, order, &why);
                 self.refused_to_renew(now, &why);

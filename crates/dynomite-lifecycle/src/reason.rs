@@ -94,8 +94,9 @@ pub const AWAITING_SERVE: &str = "AwaitingServe";
 pub const WITHDRAWAL_UNSEEN: &str = "WithdrawalUnseen";
 /// The node was told to end.
 pub const TERMINATING: &str = "Terminating";
-/// A setting was not taken.
-pub const SETTING_REFUSED: &str = "SettingRefused";
+/// A setting was not taken. One that the store would not start with is left
+/// out; a person corrects the resource.
+pub const SETTING_REFUSED: &str = dynomite_api::contract::FINDING_SETTING_REFUSED;
 /// The files of the processes cannot be made from the desired document.
 pub const SETTINGS_INVALID: &str = "SettingsInvalid";
 /// The data was proven.

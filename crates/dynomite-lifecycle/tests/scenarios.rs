@@ -877,6 +877,87 @@ fn settings_that_cannot_be_rendered_touch_nothing() {
     world.until_ready();
 }
 
+/// What the node says of settings that are left out.
+fn left_out(world: &World) -> String {
+    let findings = world.outline().findings;
+    let found = findings
+        .iter()
+        .find(|f| f.reason == reason::SETTING_REFUSED);
+    found.map_or_else(String::new, |finding| finding.message.clone())
+}
+
+fn set(world: &mut World, name: &str, value: &str) {
+    let (name, value) = (name.to_owned(), value.to_owned());
+    world.desire(|desired| {
+        desired.store.settings.insert(name, value);
+    });
+    world.steps(20);
+}
+
+#[test]
+fn a_setting_that_the_store_refuses_is_told_and_left_out_of_its_file() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    set(&mut world, "hz", "20");
+    assert_eq!(left_out(&world), "");
+    set(&mut world, "hz", "often");
+    set(&mut world, world::TYPO, "allkeys-lru");
+    assert!(world.life.is_ready());
+    let said = left_out(&world);
+    for words in [
+        "store.settings hz",
+        world::TYPO,
+        "does not know it",
+        "ERR no hz often",
+        "take it out",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert!(
+        world.life.restart_required().is_empty(),
+        "no restart would help"
+    );
+    assert_eq!(world.file.get("hz").map(String::as_str), Some("20"));
+    assert!(!world.file.contains_key(world::TYPO));
+    world.kill(ProcessName::Store);
+    world.until_ready();
+    assert_eq!(left_out(&world), said, "its successor is not asked again");
+    world.desire(|desired| {
+        desired.store.settings.remove(world::TYPO);
+        desired
+            .store
+            .settings
+            .insert("hz".to_owned(), "30".to_owned());
+    });
+    world.steps(20);
+    assert_eq!(left_out(&world), "");
+    assert_eq!(world.file.get("hz").map(String::as_str), Some("30"));
+}
+
+#[test]
+fn a_store_that_dies_of_a_line_of_its_file_starts_without_it() {
+    let mut given = desired();
+    let settings = [
+        (world::TYPO, "allkeys-lru"),
+        ("databases", "two"),
+        ("hz", "20"),
+    ];
+    given.store.settings = settings
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    let mut world = World::new(given);
+    world.until_ready();
+    let said = left_out(&world);
+    for words in [world::TYPO, "databases", "Bad directive"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    assert_eq!(world.file.len(), 1, "{:?}", world.file);
+    world.sidecar_restarts();
+    world.until_ready();
+    world.steps(20);
+    assert!(left_out(&world).contains(world::TYPO), "it is found again");
+}
+
 #[test]
 fn only_a_node_of_the_same_token_may_copy() {
     let mut world = World::new(desired());

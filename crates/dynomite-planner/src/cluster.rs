@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::quantity;
+use crate::settings::{self, Fault};
 
 /// What the operator's installation decides and the resource may leave out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,9 @@ pub struct Cluster {
     pub engine: EngineSettings,
     /// How the store runs.
     pub store: StoreSettings,
+    /// Settings of the spec that are left out of both, because no process would
+    /// start with them.
+    pub faults: Vec<Fault>,
     /// How health is checked.
     pub health: HealthSettings,
     /// How many nodes may copy at once.
@@ -147,7 +151,10 @@ impl Cluster {
         check_racks(&id.name, spec, found);
         let (tokens, tokens_given) = tokens(spec, found);
         check_consistency(spec, found);
-        let store = store(spec, found);
+        let faults = settings::faults(spec, defaults);
+        let mut store = store(spec, found);
+        store.settings = settings::without(&faults, "store.settings", &store.settings);
+        let engine = &spec.dynomite.settings;
         let remote_peers = remote_peers(spec, found);
         if quantity::parse(&spec.storage.size.0).is_none_or(|size| size <= 0) {
             push(
@@ -182,9 +189,10 @@ impl Cluster {
             },
             engine: EngineSettings {
                 timeout_ms: spec.dynomite.timeout_milliseconds,
-                settings: spec.dynomite.settings.clone(),
+                settings: settings::without(&faults, "dynomite.settings", engine),
             },
             store,
+            faults,
             max_parallel: usize::try_from(spec.warm_up.max_parallel).unwrap_or(usize::MAX),
             health: HealthSettings {
                 interval_ms: spec.health.interval_milliseconds,

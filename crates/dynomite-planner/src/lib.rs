@@ -46,6 +46,7 @@ pub use plan::{
     Resources, StepName, Waiting,
 };
 pub use ring::{Node, Ring};
+pub use settings::Fault;
 pub use status::{invalid_status, status};
 pub use steps::plan;
 pub use tokens::{RECORD_KEY, Tokens};

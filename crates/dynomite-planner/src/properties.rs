@@ -50,7 +50,10 @@ fn let_happen(world: &mut World, event: Happens) {
         Happens::Mute(index) => world.mute.extend(node(world, index)),
         Happens::Unmute => world.mute.clear(),
         Happens::Change(value) => world.edit(|spec| {
-            let setting = ("max_msgs".to_owned(), value.to_string());
+            let setting = (
+                "max_msgs".to_owned(),
+                (100_000 + u32::from(value)).to_string(),
+            );
             spec.dynomite.settings.extend([setting]);
         }),
         Happens::Pass => drop(world.pass()),

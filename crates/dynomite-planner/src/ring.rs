@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use dynomite_api::Token;
 use dynomite_api::annotations::LABEL_RACK;
-use dynomite_api::contract::{EngineState, NodePhase, NodeReport, ProofKind};
+use dynomite_api::contract::{
+    EngineState, FINDING_SETTING_REFUSED, NodePhase, NodeReport, ProofKind,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -201,6 +203,15 @@ impl<'a> Node<'a> {
                 .report
                 .as_ref()
                 .is_ok_and(|report| report.proof.kind != ProofKind::Unproven && normal(report))
+    }
+
+    /// What it says of settings that it leaves out, if there are any.
+    pub fn refused_setting(&self) -> Option<&str> {
+        let findings = &self.report.as_ref().ok()?.findings;
+        let found = findings
+            .iter()
+            .find(|finding| finding.reason == FINDING_SETTING_REFUSED)?;
+        Some(&found.message)
     }
 
     /// Whether the node copies a donor's data now.

@@ -44,6 +44,8 @@ pub enum Refusal {
     WouldLoseData,
     /// No replica of its token is known to hold its data.
     OnlyCopy,
+    /// A setting of the spec is refused: its new pod would come up without it.
+    SettingRefused,
 }
 
 /// Whether a node may leave now.
@@ -186,6 +188,9 @@ impl fmt::Display for Refusal {
             Self::NoHeadroom { ready, required } => write!(
                 f,
                 "{ready} ready replicas of its token would stay and the consistency needs {required}"
+            ),
+            Self::SettingRefused => f.write_str(
+                "a setting of the spec is refused, and nodes are not restarted into it: correct it first",
             ),
             Self::OnlyCopy => f.write_str("no other node is known to hold its data"),
             Self::WouldLoseData => f.write_str(

@@ -166,9 +166,10 @@ impl View<'_> {
         let rank = |wait: &&Wait| match wait {
             wait if wait.stalls() => 0,
             Wait::Blocked { .. } => 1,
-            Wait::NodeFailed { .. } | Wait::DocumentRefused { .. } | Wait::PreviousOwner { .. } => {
-                2
-            }
+            Wait::NodeFailed { .. }
+            | Wait::DocumentRefused { .. }
+            | Wait::PreviousOwner { .. }
+            | Wait::SettingRefused { .. } => 2,
             Wait::MayNotLeave { .. } => 4,
             _ => 3,
         };

@@ -2,6 +2,7 @@
 
 use dynomite_api::Token;
 use dynomite_api::annotations::ANNOTATION_UPDATE_IMAGES;
+use dynomite_api::contract::FINDING_SETTING_REFUSED;
 
 use crate::plan::Kind;
 use crate::safety::Refusal;
@@ -177,6 +178,12 @@ pub enum Wait {
         /// Their names.
         settings: Vec<String>,
     },
+    /// Settings of the spec are left out, because processes would not start
+    /// with them.
+    SettingRefused {
+        /// Which, why, and what to do.
+        message: String,
+    },
     /// A pod is being given other resources.
     Resizing {
         /// The node.
@@ -241,6 +248,7 @@ impl Wait {
             Self::CutOff { .. } => "NodeCutOff",
             Self::RevisionPending { .. } => "RevisionPending",
             Self::RestartRequired { .. } => "RestartRequired",
+            Self::SettingRefused { .. } => FINDING_SETTING_REFUSED,
             Self::Resizing { .. } => "Resizing",
             Self::VolumeGrowing { .. } => "VolumeGrowing",
             Self::UpgradeAwaitsApproval { .. } => "UpgradeAwaitsApproval",
@@ -337,7 +345,7 @@ impl Wait {
                 "node {node} will take {} only when it restarts: annotate the cluster with kubectl.kubernetes.io/restartedAt",
                 settings.join(", ")
             ),
-            Self::Resizing { message, .. } => message.clone(),
+            Self::SettingRefused { message } | Self::Resizing { message, .. } => message.clone(),
             Self::VolumeGrowing {
                 claim,
                 from,
@@ -419,6 +427,7 @@ fn refused(refusal: &Refusal) -> &'static str {
         Refusal::OtherCutOff { .. } => "OtherNodeCutOff",
         Refusal::NoHeadroom { .. } => "NoHeadroom",
         Refusal::WouldLoseData => "WouldLoseData",
+        Refusal::SettingRefused => FINDING_SETTING_REFUSED,
         Refusal::OnlyCopy => "OnlyCopy",
     }
 }

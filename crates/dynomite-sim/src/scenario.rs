@@ -376,6 +376,8 @@ impl World {
 
     fn change_settings(&mut self, value: u64) {
         self.edit(|spec| {
+            // The engine takes none below.
+            let value = 100_000 + value;
             let setting = ("max_msgs".to_owned(), value.to_string());
             spec.dynomite.settings.extend([setting]);
         });

@@ -17,15 +17,16 @@ pub use desired::{
     HealthSettings, Hold, HoldStore, NodeDesired, NodeIdentity, Peer, Persistence, Settings,
     StoreKind, StoreSettings,
 };
+pub use dynomite_protocol::config::{ConfigError, check_directive};
 pub use dynomite_protocol::received::{Received, Source};
 pub use paths::*;
 pub use report::{
-    Awaiting, DesiredMark, EngineFacts, EngineState, Finding, NodePhase, NodeReport, ProcessFacts,
-    Proof, ProofKind, StoreFacts, StoreRole, WarmUpProgress, WarmUpStage,
+    Awaiting, DesiredMark, EngineFacts, EngineState, FINDING_SETTING_REFUSED, Finding, NodePhase,
+    NodeReport, ProcessFacts, Proof, ProofKind, StoreFacts, StoreRole, WarmUpProgress, WarmUpStage,
 };
 pub use snapshot::{
     BackupPlace, BucketAction, BucketAnswer, BucketRequest, Credentials, MAX_LISTED,
-    MAX_SMALL_OBJECT, ObjectFacts, Provider, RestoreGoal, RestoreOrder, RestorePart,
-    RestoreReport, RestoreState, SnapshotOrder, SnapshotReport, SnapshotSource, SnapshotState,
-    StoreCredentials, TokenRange,
+    MAX_SMALL_OBJECT, ObjectFacts, Provider, RestoreGoal, RestoreOrder, RestorePart, RestoreReport,
+    RestoreState, SnapshotOrder, SnapshotReport, SnapshotSource, SnapshotState, StoreCredentials,
+    TokenRange,
 };

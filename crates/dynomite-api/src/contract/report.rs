@@ -70,6 +70,10 @@ pub struct NodeReport {
     pub credentials: Vec<String>,
 }
 
+/// The reason of the finding that names settings which the node leaves out,
+/// because its store would not start with them, or its files cannot hold them.
+pub const FINDING_SETTING_REFUSED: &str = "SettingRefused";
+
 /// Something that is wrong with a node, and what the node does about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

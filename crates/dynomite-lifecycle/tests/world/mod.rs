@@ -20,7 +20,7 @@ use dynomite_api::contract::{
 use dynomite_lifecycle::{
     Beginning, CutSight, DonorSight, Effect, EngineObservation, EngineSight, Event, Lifecycle,
     Order, OrderId, Outline, PingAnswer, ProcessEvent, ProcessName, Record, ReplicaLink,
-    StoreObservation, StoreSight,
+    SettingFault, StoreObservation, StoreSight,
 };
 use jiff::Timestamp;
 
@@ -105,6 +105,8 @@ pub struct World {
     pub disk_full: bool,
     /// The store cannot load its files.
     pub files_spoilt: bool,
+    /// The further settings in the store's file.
+    pub file: BTreeMap<String, String>,
     /// Sets of files that lie aside.
     pub set_aside: Vec<BTreeSet<u64>>,
     /// Whether the engines number their writes, as ours do.
@@ -132,6 +134,15 @@ pub struct World {
     pub log: Vec<String>,
     incarnations: u64,
     orders: VecDeque<(OrderId, Order)>,
+}
+
+/// A setting that no store knows.
+pub const TYPO: &str = "maxmemory-polcy";
+
+/// Whether the store refuses a line.
+fn is_bad(name: &str, value: &str) -> bool {
+    let numeric = ["hz", "databases"].contains(&name);
+    name == TYPO || (numeric && value.parse::<u32>().is_err())
 }
 
 /// A node of a ring of three racks, with two donors, told to serve.
@@ -255,6 +266,7 @@ impl World {
             engine_deaf: false,
             disk_full: false,
             files_spoilt: false,
+            file: BTreeMap::new(),
             set_aside: Vec::new(),
             numbered: false,
             donor_numbers: true,
@@ -317,7 +329,11 @@ impl World {
 
     fn carry_out(&mut self, effect: Effect) -> Vec<Event> {
         match effect {
-            Effect::Render => return vec![Event::Rendered(Ok(()))],
+            Effect::Render => {
+                let desired = self.life.desired().expect("there is something to render");
+                self.file = self.life.startable(&desired.store).settings;
+                return vec![Event::Rendered(Ok(()))];
+            }
             Effect::Start(name) => return self.start(name),
             Effect::Stop { process, .. } => return self.stop(process),
             Effect::Withdraw => self.exposed = false,
@@ -354,14 +370,21 @@ impl World {
         if !up {
             return Vec::new();
         }
+        let bad = self.file.iter().find(|(name, value)| is_bad(name, value));
+        let bad = bad.map(|(name, value)| {
+            format!(
+                "exit status 1: >>> '{name} {value}' Bad directive or wrong number of arguments"
+            )
+        });
+        let spoilt = "exit status 1: # Internal error in RDB reading offset 0".to_owned();
         match name {
-            ProcessName::Store if self.store.is_none() && self.files_spoilt => {
+            ProcessName::Store if self.store.is_none() && (self.files_spoilt || bad.is_some()) => {
                 let started = ProcessEvent::Started {
                     pid: 7,
                     incarnation: self.fresh_name("run"),
                     starts: 1,
                 };
-                let how = "exit status 1: # Internal error in RDB reading offset 0".to_owned();
+                let how = bad.unwrap_or(spoilt);
                 return vec![
                     Event::Process(name, started),
                     Event::Process(name, ProcessEvent::Exited { how }),
@@ -765,7 +788,16 @@ impl World {
                     return failed("no engine");
                 }
             }
-            Order::StoreSetting { name, .. } => {
+            Order::StoreSetting { name, value } => {
+                if is_bad(&name, &value) {
+                    let fault = if name == TYPO {
+                        SettingFault::Unknown
+                    } else {
+                        SettingFault::Value
+                    };
+                    let why = format!("ERR no {name} {value}");
+                    return Event::SettingRefused(id, fault, why);
+                }
                 if name == "databases" {
                     return failed("ERR can't set immutable config");
                 }

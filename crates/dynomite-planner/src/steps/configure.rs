@@ -6,12 +6,16 @@ use super::donors::{donors, turn};
 use super::{Pass, Step, grant, renew};
 use crate::plan::Action;
 use crate::ring::Node;
+use crate::settings::Fault;
 use crate::wait::Wait;
 
 /// Hands out documents. A node whose report is unknown is not written to:
 /// nobody knows which document it holds.
 pub(super) fn configure(pass: &Pass<'_>) -> Step {
     let mut step = Step::default();
+    for message in refused_settings(pass) {
+        step.wait(Wait::SettingRefused { message });
+    }
     // Nodes that leave still take writes and pass them on: they must know the others.
     for node in pass.ring.nodes.iter().chain(&pass.ring.leaving) {
         let Some(address) = node.address().filter(|_| !node.terminating()) else {
@@ -54,6 +58,23 @@ pub(super) fn configure(pass: &Pass<'_>) -> Step {
         step.act(assign, "its document is not what it should be");
     }
     step
+}
+
+/// What is said of settings that are left out: what is known to be wrong, and
+/// what nodes report of theirs, each message once.
+fn refused_settings(pass: &Pass<'_>) -> Vec<String> {
+    let known = pass.cluster.faults.iter().map(|fault| {
+        let Fault { of, name, why } = fault;
+        format!("{of} {name} is left out ({why}): correct it in the resource, or take it out")
+    });
+    let reported = pass.ring.nodes.iter().filter_map(Node::refused_setting);
+    let mut messages: Vec<String> = Vec::new();
+    for message in known.chain(reported.map(str::to_owned)) {
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
+    }
+    messages
 }
 
 /// Whether the node knows a newer resource than we do: our view is stale.
@@ -156,6 +177,39 @@ mod tests {
         let told: Vec<String> = plan.actions.iter().map(|p| p.action.target()).collect();
         assert_eq!(told, ["node ring-b-0", "node ring-c-0"]);
         assert!(world.reasons().contains(&"NodeUnknown"));
+    }
+
+    #[test]
+    fn a_directive_that_the_engine_would_not_start_with_is_told_and_goes_to_no_node() {
+        let mut world = World::settled(3, 1);
+        let before = world.uids();
+        let settings = |world: &mut World, all: &[(&str, &str)]| {
+            let all = all.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let all = all.collect();
+            world.edit(|spec| spec.dynomite.settings = all);
+        };
+        settings(&mut world, &[("max_mgs", "300000"), ("mbuf_size", "1")]);
+        for _ in 0..10 {
+            world.pass();
+        }
+        assert_eq!(world.reasons(), ["SettingRefused", "SettingRefused"]);
+        let said = world.waits()[0].message() + &world.waits()[1].message();
+        for words in ["max_mgs", "unknown", "mbuf_size", "from 512", "take it out"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert_eq!(world.uids(), before);
+        for life in world.lives.values() {
+            let held = &life.desired.as_ref().expect("it has one").engine.settings;
+            assert!(held.is_empty(), "{held:?}");
+        }
+        // Another engine may know what ours does not.
+        world.defaults.engine_image = "netflix:1".to_owned();
+        assert!(!world.reasons().contains(&"SettingRefused"));
+        world.defaults.engine_image = world.defaults.sidecar_image.clone();
+        settings(&mut world, &[]);
+        world.settle();
+        assert!(world.reasons().is_empty());
+        assert_eq!(world.uids(), before);
     }
 
     #[test]

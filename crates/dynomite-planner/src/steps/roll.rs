@@ -2,13 +2,13 @@
 
 use dynomite_api::contract::{NodePhase, NodeReport, ProofKind};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 
 use super::resize::{self, Fit, revision};
 use super::{Pass, Step, delete_seen};
 use crate::plan::{Action, EventKind, Kind};
 use crate::ring::Node;
-use crate::safety;
+use crate::safety::{self, Refusal};
 use crate::settings;
 use crate::wait::Wait;
 
@@ -40,7 +40,12 @@ pub(super) fn roll(pass: &Pass<'_>) -> Step {
         .find(|(node, _)| !node.ready())
         .or(outdated.first());
     let Some((node, why)) = next else { return step };
-    match safety::may_leave(pass.cluster, pass.ring, node) {
+    let may_leave = if refuses_a_setting(pass) {
+        Err(Refusal::SettingRefused)
+    } else {
+        safety::may_leave(pass.cluster, pass.ring, node)
+    };
+    match may_leave {
         Ok(()) => replace(&mut step, node, why),
         Err(refusal) => step.wait(Wait::MayNotLeave {
             node: node.name.clone(),
@@ -48,6 +53,19 @@ pub(super) fn roll(pass: &Pass<'_>) -> Step {
         }),
     }
     step
+}
+
+/// Whether new pods would come up without a setting of the spec. What a store
+/// of another image says does not count: the declared one may know better.
+fn refuses_a_setting(pass: &Pass<'_>) -> bool {
+    let declared = pass.cluster.spec.store.image.as_str();
+    let refuses = |node: &Node<'_>| {
+        let spec = node.pod.and_then(|pod| pod.spec.as_ref());
+        let containers = spec.map_or(&[][..], |spec| &spec.containers);
+        let of_image = |c: &Container| c.name == "store" && c.image.as_deref() == Some(declared);
+        node.refused_setting().is_some() && containers.iter().any(of_image)
+    };
+    !pass.cluster.faults.is_empty() || pass.ring.nodes.iter().any(refuses)
 }
 
 fn pending(step: &mut Step, set: &StatefulSet) {
@@ -136,6 +154,7 @@ fn replace(step: &mut Step, node: &Node<'_>, why: &str) {
 #[cfg(test)]
 mod tests {
     use dynomite_api::annotations::ANNOTATION_SHAPE;
+    use dynomite_api::contract::{FINDING_SETTING_REFUSED, Finding};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::super::resize::REVISION;
@@ -184,6 +203,42 @@ mod tests {
         );
         assert!(world.uids().iter().all(|uid| !before.contains(uid)));
         assert!(world.plan().actions.is_empty());
+    }
+
+    #[test]
+    fn nobody_is_rolled_into_a_setting_that_a_store_refuses() {
+        let mut world = about_to_roll();
+        let image = world.resource.spec.store.image.clone();
+        for (of, rolls) in [(image.as_str(), false), ("another", true)] {
+            let pod = world
+                .observed
+                .pods
+                .get_mut("ring-c-0")
+                .expect("it is there");
+            let spec = pod.spec.as_mut().expect("it has one");
+            let store = spec.containers.iter_mut().find(|c| c.name == "store");
+            store.expect("it has a store").image = Some(of.to_owned());
+            let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-c-0") else {
+                panic!("it was heard");
+            };
+            report.findings = vec![Finding {
+                reason: FINDING_SETTING_REFUSED.to_owned(),
+                message: "store.settings hz is left out".to_owned(),
+                since: world.now,
+                remedies: 0,
+            }];
+            let plan = world.plan();
+            assert_eq!(
+                plan.actions.iter().any(|p| p.action.disrupts()),
+                rolls,
+                "{of}"
+            );
+            let told = world.waits();
+            let told = told.iter().filter(|w| w.reason() == "SettingRefused");
+            let told: Vec<String> = told.map(Wait::message).collect();
+            assert!(told[0].contains("hz is left out"), "{told:?}");
+            assert_eq!(told.len(), if rolls { 1 } else { 2 }, "{told:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::hash::Placement;
 use crate::seeds::Seed;
 use crate::token::Token;
 
-pub use parse::ConfigError;
+pub use parse::{ConfigError, check_directive};
 
 /// A place to listen at or to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]

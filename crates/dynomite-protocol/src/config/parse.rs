@@ -172,6 +172,16 @@ impl Draft {
     }
 }
 
+/// Checks one directive by itself, its value as text.
+///
+/// # Errors
+/// What a file with it would be refused for.
+pub fn check_directive(key: &str, text: &str) -> Result<(), ConfigError> {
+    let value = Value::String(text.to_owned());
+    let entry = Entry { key, value: &value };
+    Draft::new("").take(&entry)
+}
+
 impl FromStr for Config {
     type Err = ConfigError;
 

@@ -148,3 +148,26 @@ fn a_file_of_another_shape_is_refused() {
         Err(ConfigError::Missing("dyn_listen"))
     );
 }
+
+#[test]
+fn a_directive_is_checked_alone_as_in_a_file() {
+    for (key, text, expected) in [
+        ("max_msgs", "300000", None),
+        ("preconnect", "true", None),
+        ("hash_tag", "{}", None),
+        ("max_mgs", "300000", Some("unknown")),
+        ("max_msgs", "5", Some("from 100000")),
+        ("preconnect", "yes", Some("true or false")),
+        ("hash", "murmor", Some("hash")),
+        ("read_repairs_enabled", "true", Some("must be false")),
+    ] {
+        let refused = check_directive(key, text)
+            .err()
+            .map(|error| error.to_string());
+        match (expected, &refused) {
+            (None, None) => {}
+            (Some(words), Some(said)) => assert!(said.contains(words), "{key}: {said}"),
+            _ => panic!("{key}: {text}: {refused:?}"),
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use dynomite_lifecycle::spoils_files;
+use dynomite_lifecycle::{shows_bad_line, spoils_files};
 
 /// How many of the last lines are kept.
 const LINES: usize = 64;
@@ -74,14 +74,50 @@ impl Voice {
     }
 
     /// The line that tells why the program ended, once it has: one that names
-    /// spoilt files, else the last.
+    /// spoilt files, else the last, after the line of its file that it could not read.
     pub(super) fn last_words(&self) -> Option<String> {
         let (said, changed) = &*self.said;
         let said = said.lock().unwrap_or_else(PoisonError::into_inner);
         let (said, _) = changed
             .wait_timeout_while(said, LAST_WORDS, |said| !said.ended)
             .unwrap_or_else(PoisonError::into_inner);
-        let telling = said.lines.iter().find(|line| spoils_files(line));
-        telling.or(said.lines.back()).cloned()
+        if let Some(telling) = said.lines.iter().find(|line| spoils_files(line)) {
+            return Some(telling.clone());
+        }
+        let last = said.lines.back()?;
+        let bad = said.lines.iter().find(|line| shows_bad_line(line));
+        Some(match bad.filter(|bad| *bad != last) {
+            Some(bad) => format!("{bad} {last}"),
+            None => last.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn last_words_of(said: &str) -> Option<String> {
+        let (voice, mut mouth) = Voice::listen().expect("a pipe");
+        mouth.write_all(said.as_bytes()).expect("it is read");
+        drop(mouth);
+        voice.last_words()
+    }
+
+    #[test]
+    fn the_line_that_a_store_cannot_read_is_among_its_last_words() {
+        let said = "\n*** FATAL CONFIG FILE ERROR (Redis 7.0.15) ***\n\
+                    Reading the configuration file, at line 18\n\
+                    >>> 'maxmemory-polcy allkeys-lru'\n\
+                    Bad directive or wrong number of arguments\n";
+        assert_eq!(
+            last_words_of(said).as_deref(),
+            Some(">>> 'maxmemory-polcy allkeys-lru' Bad directive or wrong number of arguments")
+        );
+        assert_eq!(last_words_of("one\ntwo\n").as_deref(), Some("two"));
+        assert_eq!(last_words_of(">>> 'alone'").as_deref(), Some(">>> 'alone'"));
+        assert_eq!(last_words_of(""), None);
     }
 }

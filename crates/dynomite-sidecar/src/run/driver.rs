@@ -307,7 +307,12 @@ impl Driver {
         match effect {
             Effect::Render => {
                 let desired = self.desired.as_deref()?;
-                return Some(Event::Rendered(disk::render(&self.site, desired)));
+                let store = self.life.startable(&desired.store);
+                let startable = NodeDesired {
+                    store,
+                    ..desired.clone()
+                };
+                return Some(Event::Rendered(disk::render(&self.site, &startable)));
             }
             Effect::Start(name) => self.launcher(name).start(),
             Effect::Stop { process, grace } => self.launcher(process).stop(grace),
@@ -396,6 +401,7 @@ impl Driver {
             Said::Cut(id, sight) => Event::Cut(id, sight),
             Said::Introduced(id, unaware) => Event::Introduced(id, unaware),
             Said::Failed(id, why) => Event::Failed(id, why),
+            Said::SettingRefused(id, fault, why) => Event::SettingRefused(id, fault, why),
         }
     }
 

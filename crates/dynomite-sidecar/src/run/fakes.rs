@@ -286,6 +286,23 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(stream: S, pod: Arc<Mutex<P
                 }
                 stream.get_mut().write_all(b"+OK\r\n").await
             }
+            ["CONFIG", "SET", "maxmemory-polcy", _] => {
+                let error = b"-ERR Unknown option or number of arguments\r\n";
+                stream.get_mut().write_all(error).await
+            }
+            ["CONFIG", "SET", "hz", "often"] => {
+                let error = b"-ERR CONFIG SET failed - couldn't be parsed into an integer\r\n";
+                stream.get_mut().write_all(error).await
+            }
+            ["CONFIG", "SET", "databases", _] => {
+                let error = b"-ERR CONFIG SET failed - can't set immutable config\r\n";
+                stream.get_mut().write_all(error).await
+            }
+            ["CONFIG", "GET", "maxmemory-polcy"] => stream.get_mut().write_all(b"*0\r\n").await,
+            ["CONFIG", "GET", _] => {
+                let found = b"*2\r\n$1\r\nx\r\n$1\r\n1\r\n";
+                stream.get_mut().write_all(found).await
+            }
             ["CONFIG", "SET", name, value] => {
                 {
                     let mut pod = pod.lock().expect("no test panicked with it");

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dynomite_lifecycle::{CutSight, DonorSight, EngineObservation, OrderId, StoreObservation};
+use dynomite_lifecycle::{
+    CutSight, DonorSight, EngineObservation, OrderId, SettingFault, StoreObservation,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -37,6 +39,8 @@ pub(super) enum Said {
     Introduced(OrderId, Vec<String>),
     /// An order failed.
     Failed(OrderId, String),
+    /// The store refused a setting.
+    SettingRefused(OrderId, SettingFault, String),
 }
 
 impl Said {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dynomite_lifecycle::{DonorSight, StoreObservation, StoreSight};
+use dynomite_lifecycle::{DonorSight, SettingFault, StoreObservation, StoreSight};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, RedisError,
@@ -34,6 +34,13 @@ pub(super) async fn attend(site: Arc<Site>, mut ear: Ear<StoreOrder>, said: mpsc
     };
     loop {
         let message = match ear.turn().await {
+            Turn::Order(id, StoreOrder::Setting { name, value }) => {
+                match store.set(&name, &value).await {
+                    Err((Some(fault), why)) => Said::SettingRefused(id, fault, why),
+                    Err((None, why)) => Said::Failed(id, why),
+                    Ok(()) => Said::Done(id),
+                }
+            }
             Turn::Order(id, order) => Said::answer(id, store.obey(order).await),
             Turn::Look(pace) => Said::Store(store.look(pace.timeout).await),
             Turn::End => return,
@@ -125,22 +132,66 @@ impl Store {
             }
             StoreOrder::Detach => commands.push(replica_of("NO", "ONE")),
             StoreOrder::Setting { name, value } => {
-                let mut command = redis::cmd("CONFIG");
-                command.arg("SET").arg(name).arg(value);
-                commands.push(command);
+                return self.set(&name, &value).await.map_err(|(_, why)| why);
             }
         }
         for command in commands {
-            match tokio::time::timeout(ORDER_LIMIT, self.ask(command)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(words(&error)),
-                Err(_) => {
-                    self.connection = None;
-                    return Err("the store did not answer".to_owned());
-                }
-            }
+            self.command(command).await.map_err(|(_, why)| why)?;
         }
         Ok(())
+    }
+
+    /// Sets one setting; the fault is known only by the store's own word.
+    async fn set(&mut self, name: &str, value: &str) -> Result<(), (Option<SettingFault>, String)> {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg(name).arg(value);
+        let why = match self.command(set).await {
+            Ok(_) => return Ok(()),
+            Err((false, why)) => return Err((None, why)),
+            Err((true, why)) => why,
+        };
+        let mut get = redis::cmd("CONFIG");
+        get.arg("GET").arg(name);
+        let known = match self.command(get).await {
+            Ok(answer) => holds_something(&answer),
+            Err((_, why)) => return Err((None, why)),
+        };
+        Err((Some(fault(known, &why)), why))
+    }
+
+    /// Carries one command out; the error says whether it is the store's own word.
+    async fn command(&mut self, command: Cmd) -> Result<redis::Value, (bool, String)> {
+        match tokio::time::timeout(ORDER_LIMIT, self.ask(command)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err((is_answer(&error), words(&error))),
+            Err(_) => {
+                self.connection = None;
+                Err((false, "the store did not answer".to_owned()))
+            }
+        }
+    }
+}
+
+/// Whether `CONFIG GET` has found a setting, as a list or as a map.
+fn holds_something(answer: &redis::Value) -> bool {
+    match answer {
+        redis::Value::Array(found) => !found.is_empty(),
+        redis::Value::Map(found) => !found.is_empty(),
+        _ => false,
+    }
+}
+
+/// What is wrong with a setting that `CONFIG SET` has refused. Stores before
+/// Redis 7 call what they take only at start unsupported, as if they did not
+/// know it.
+fn fault(known: bool, why: &str) -> SettingFault {
+    let at_start = ["immutable", "Unsupported CONFIG parameter"];
+    if !known {
+        SettingFault::Unknown
+    } else if at_start.iter().any(|words| why.contains(words)) {
+        SettingFault::AtStart
+    } else {
+        SettingFault::Value
     }
 }
 

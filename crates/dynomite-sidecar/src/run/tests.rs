@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dynomite_api::contract::{Grant, NodeDesired, NodePhase, ProofKind};
+use dynomite_api::contract::{FINDING_SETTING_REFUSED, Grant, NodeDesired, NodePhase, ProofKind};
 use dynomite_lifecycle::Refusal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -155,6 +155,48 @@ async fn a_node_lives() {
         .expect("it ends")
         .expect("in good order");
     assert!(!fakes.pod().store_runs && !fakes.pod().engine_runs);
+}
+
+#[tokio::test]
+async fn settings_that_the_store_refuses_are_told_apart_and_left_out_of_its_file() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut site = site_in(directory.path());
+    let fakes = Fakes::start(&mut site).await;
+    let mut node = Node::start(&site);
+    let mut desired = bootstrap();
+    node.desire(&desired).await.expect("is taken");
+    node.until("ready", |view| view.ready).await;
+    desired.generation = 2;
+    let settings = [
+        ("maxmemory-polcy", "allkeys-lru"),
+        ("hz", "often"),
+        ("databases", "2"),
+        ("maxclients", "100"),
+    ];
+    desired.store.settings = settings.map(|(k, v)| (k.into(), v.into())).into();
+    node.desire(&desired).await.expect("is taken");
+    let told = |view: &View| {
+        let found = view.report.findings.iter();
+        let mut found = found.filter(|finding| finding.reason == FINDING_SETTING_REFUSED);
+        found.next().map(|finding| finding.message.clone())
+    };
+    let all = |view: &View| told(view).is_some_and(|t| t.contains("polcy") && t.contains("hz"));
+    let view = node.until("told", all).await;
+    let message = told(&view).unwrap_or_default();
+    assert!(message.contains("does not know it"), "{message}");
+    assert!(message.contains("into an integer"), "{message}");
+    assert!(!message.contains("databases"), "{message}");
+    let view = node
+        .until("the rest", |view| {
+            view.report.restart_required == ["store.databases"]
+        })
+        .await;
+    assert!(view.ready);
+    assert!(fakes.pod().settings.contains_key("maxclients"));
+    let file = std::fs::read_to_string(site.store_conf()).expect("there is a file");
+    assert!(!file.contains("polcy") && !file.contains("often"), "{file}");
+    assert!(file.contains("databases 2"), "{file}");
+    node.driver.abort();
 }
 
 #[tokio::test]
