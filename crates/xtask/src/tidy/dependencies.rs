@@ -62,14 +62,21 @@ const TABLE: &[Allowed] = &[
     ),
     language("dynomite-engine", &["dynomite-protocol"], &[]),
     language("dynomite-snapshot", &["dynomite-protocol"], &[]),
+    hand("dynomite-bucket", &["dynomite-api"]),
     hand(
         "dynomite-operator",
-        &["dynomite-api", "dynomite-planner", "dynomite-snapshot"],
+        &[
+            "dynomite-api",
+            "dynomite-bucket",
+            "dynomite-planner",
+            "dynomite-snapshot",
+        ],
     ),
     hand(
         "dynomite-sidecar",
         &[
             "dynomite-api",
+            "dynomite-bucket",
             "dynomite-lifecycle",
             "dynomite-protocol",
             "dynomite-snapshot",
