@@ -42,11 +42,16 @@ impl Cluster {
         &self.kubeconfig
     }
 
-    /// Runs kubectl and gives back what it said, whether it succeeded or not.
-    pub fn try_kubectl(&self, args: &[&str], stdin: Option<&str>) -> Result<Output> {
+    /// kubectl, not started yet.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
-        run(command, stdin).with_context(|| format!("kubectl {}", args.join(" ")))
+        command
+    }
+
+    /// Runs kubectl and gives back what it said, whether it succeeded or not.
+    pub fn try_kubectl(&self, args: &[&str], stdin: Option<&str>) -> Result<Output> {
+        run(self.command(args), stdin).with_context(|| format!("kubectl {}", args.join(" ")))
     }
 
     /// Runs kubectl, which must succeed, and gives back its standard output.

@@ -5,6 +5,7 @@ pub mod client;
 pub mod cluster;
 pub mod data;
 pub mod ended;
+pub mod endpoints;
 pub mod harm;
 pub mod load;
 pub mod namespace;
@@ -16,6 +17,7 @@ pub mod trouble;
 pub mod wait;
 
 pub use cluster::{Cluster, Output};
+pub use endpoints::EndpointWatch;
 pub use load::{Load, Tally};
 pub use namespace::Namespace;
 pub use operator::Operator;

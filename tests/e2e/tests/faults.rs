@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, SIDECAR, STORE};
-use dynomite_e2e::{Load, Ring, SharedRing, Tally, wait_for};
+use dynomite_e2e::{EndpointWatch, Load, Ring, SharedRing, Tally, wait_for};
 
 const NAMESPACE: &str = "e2e-faults";
 const KEYS: &str = "2000";
@@ -79,12 +79,18 @@ fn harmed(victim: &str, name: &str, harm: impl FnOnce(&Ring) -> Result<()>) -> R
     let ring = fixture.ring()?;
     let token = ring.tokens()?.get(victim).copied();
     let witnesses = Witnesses::of(&ring, victim, name)?;
+    let mut endpoints = EndpointWatch::start(
+        &fixture.cluster,
+        ring.namespace(),
+        &ring.name,
+        victim,
+        BACK_WITHIN,
+    )?;
     harm(&ring)?;
     let begin = Instant::now();
-    ring.wait_endpoint(victim, false, WITHDRAWN_WITHIN)?;
-    let withdrawn = begin.elapsed();
-    ring.wait_endpoint(victim, true, BACK_WITHIN)?;
-    let back = begin.elapsed();
+    let seen = |at: Instant| at.saturating_duration_since(begin);
+    let withdrawn = seen(endpoints.wait(victim, false, WITHDRAWN_WITHIN)?);
+    let back = seen(endpoints.wait(victim, true, BACK_WITHIN)?);
     ring.wait_ready()?;
     let wrote = witnesses.judge()?;
     assert_eq!(
