@@ -53,7 +53,7 @@ pub struct Cut {
 /// Why this node cannot be a donor now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CutRefused {
-    /// It does not serve itself.
+    /// What its store has is still to be complemented by what it holds.
     #[error("this node is {0}, not NORMAL: take another donor, or wait until it serves")]
     State(RunState),
     /// Its store is away.
@@ -123,7 +123,9 @@ pub(crate) struct Cuts {
 impl Engine {
     /// Asks the store where it is, between two writes. [`Output::Cut`] brings the result.
     pub fn handle_cut(&mut self, now: Now) -> Result<CutId, CutRefused> {
-        if self.state != RunState::Normal {
+        // In STANDBY nothing reaches the store, so the moment lasts; whether what it has is whole
+        // is for the sidecar to know, which alone asks here.
+        if !matches!(self.state, RunState::Normal | RunState::Standby) {
             return Err(CutRefused::State(self.state));
         }
         self.check_counted().map_err(CutRefused::NotCounted)?;

@@ -1,10 +1,11 @@
 //! Unproven: what could prove the data, in the order in which it is tried.
 
-use dynomite_api::contract::{Grant, NodeDesired, ProofKind, StoreRole};
+use dynomite_api::contract::{EngineState, Grant, NodeDesired, ProofKind, StoreRole};
 use jiff::Timestamp;
 
 use crate::effect::Order;
 use crate::event::StoreSight;
+use crate::hold::HoldStep;
 use crate::lifecycle::Lifecycle;
 use crate::reason;
 use crate::record::{ProofRecord, Record};
@@ -14,6 +15,8 @@ use crate::state::{Entry, State};
 enum Remembered {
     /// It was proven and nothing was missed.
     Proven(ProofRecord),
+    /// It was proven and is held; whether nobody can have written meanwhile.
+    Held(ProofRecord, bool),
     /// It was proven, and the engine that started since has missed nothing.
     ProvenBefore(ProofRecord),
     /// It cannot be said before the launchers have spoken.
@@ -38,14 +41,26 @@ impl Lifecycle {
                     entry: Entry::Memory,
                 });
             }
+            Remembered::Held(proof, whole) => {
+                return Some(State::Held {
+                    proof: Box::new(proof),
+                    step: HoldStep::Standby,
+                    whole,
+                });
+            }
             Remembered::ProvenBefore(proof) => return self.prove(now, proof, Entry::Grant),
             Remembered::Nothing => {}
         }
         self.withdraw();
-        if self.record.proof.take().is_some() {
+        let forgotten = self.record.proof.take().is_some() || self.record.held.take().is_some();
+        if forgotten {
             self.save();
         }
         if complains(&store) || !self.store_process.is_up() {
+            self.hold_engine(now);
+            return None;
+        }
+        if !self.may_be_proven() {
             self.hold_engine(now);
             return None;
         }
@@ -88,12 +103,17 @@ impl Lifecycle {
         if proof.engine != incarnation {
             return Remembered::Nothing;
         }
-        match self.engine.fresh() {
-            None => Remembered::WaitForProcesses,
-            Some(sight) if sight.facts.state == dynomite_api::contract::EngineState::Normal => {
+        let held = self.record.held.as_ref();
+        let held = held.filter(|held| held.proof_since == proof.since);
+        match (self.engine.fresh(), held) {
+            (None, _) => Remembered::WaitForProcesses,
+            (Some(sight), Some(held)) if sight.facts.state == EngineState::Standby => {
+                Remembered::Held(proof.clone(), held.whole)
+            }
+            (Some(sight), _) if sight.facts.state == EngineState::Normal => {
                 Remembered::Proven(proof.clone())
             }
-            Some(_) => Remembered::Nothing,
+            (Some(_), _) => Remembered::Nothing,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use dynomite_api::contract::{Cut, EngineFacts, NodeDesired, StoreFacts};
 
+use crate::hold::Word;
+
 /// The two processes of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessName {
@@ -225,6 +227,13 @@ pub enum Event {
         donor: String,
         /// Why, in words.
         why: String,
+    },
+    /// Somebody stops or starts a process by one of the old REST calls.
+    Told {
+        /// What is asked.
+        word: Word,
+        /// By whom: the common name of the client's certificate.
+        by: String,
     },
     /// A readiness probe was answered with "not ready".
     NotReadySeen,

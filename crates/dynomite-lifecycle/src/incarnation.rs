@@ -44,7 +44,8 @@ impl Lifecycle {
             State::WarmUp(_)
             | State::Recording { .. }
             | State::Opening { .. }
-            | State::Open { .. } => {
+            | State::Open { .. }
+            | State::Held { .. } => {
                 let message = format!(
                     "the store ended ({}); its successor has missed writes",
                     self.store_process.last_exit()
@@ -87,7 +88,11 @@ impl Lifecycle {
                     entry: Entry::Grant,
                 };
             }
-            State::Recording { .. } | State::Opening { .. } | State::Open { .. } => {
+            State::Held { .. } if !self.has_replicas() => self.withdraw(),
+            State::Recording { .. }
+            | State::Opening { .. }
+            | State::Open { .. }
+            | State::Held { .. } => {
                 let message = format!(
                     "the engine ended ({}); the node has missed writes",
                     self.engine_process.last_exit()

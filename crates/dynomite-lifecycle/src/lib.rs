@@ -20,6 +20,7 @@
 //!      |      ended, was changed)   +----------------+  Unproven)--+  |
 //!      +--------------------------------------------------------------+
 //!
+//!   Open --told to stay out--> Held --let go--> Opening, or Unproven where writes were missed
 //!   any --told to leave--> Draining --both processes ended--> Stopped
 //!
 //!   WarmUp: Connect -> Attach -> Copy <-> Follow -> Hold -> ... -> Detach
@@ -27,8 +28,8 @@
 //!                                           +---- it did not work -----'
 //! ```
 //!
-//! Only `Recording`, `Opening` and `Open` carry a proof, and only `Open` can be
-//! ready. Unknown counts as unsafe: what was never seen, or too long ago, is not
+//! Only `Recording`, `Opening`, `Open` and `Held` carry a proof, and only `Open`
+//! can be ready. Unknown counts as unsafe: what was never seen, or too long ago, is not
 //! healthy; a store whose incarnation is not the proven one is unproven.
 
 mod accept;
@@ -40,6 +41,7 @@ mod event;
 mod files;
 mod findings;
 mod headroom;
+mod hold;
 mod incarnation;
 mod lifecycle;
 mod opening;
@@ -63,6 +65,7 @@ pub use event::{
 };
 pub use files::spoils_files;
 pub use headroom::room_for_copy;
+pub use hold::{HeldRecord, Stopped, Told, Word};
 pub use lifecycle::{Beginning, Lifecycle};
 pub use outline::Outline;
 pub use record::{ProofRecord, Record, Started};

@@ -14,6 +14,7 @@ use crate::event::{
 };
 use crate::files::Spoilt;
 use crate::findings::Noted;
+use crate::hold::HoldStep;
 use crate::process::{Change, Process};
 use crate::readiness::Withdrawal;
 use crate::reason;
@@ -176,6 +177,7 @@ impl Lifecycle {
             }
             Event::Rendered(outcome) => self.rendered(outcome),
             Event::DonorRefused { donor, why } => self.donor_refused(now, &donor, &why),
+            Event::Told { word, by } => self.told(now, word, by),
             Event::NotReadySeen => self.withdrawal.seen(),
             Event::Terminate => self.begin_drain(now, true),
             Event::Tick => {}
@@ -403,9 +405,16 @@ impl Lifecycle {
         if self.files.is_none() || leaves {
             return;
         }
-        if !self.rescue_files(now) {
+        let (store_stopped, engine_stopped) = self.stopped();
+        if store_stopped {
+            self.keep_down(now, ProcessName::Store);
+        } else if !self.rescue_files(now) {
             let effects = self.store_process.keep_up(now);
             self.effects.extend(effects);
+        }
+        if engine_stopped {
+            self.keep_down(now, ProcessName::Engine);
+            return;
         }
         let effects = self.engine_process.keep_up(now);
         if !effects.is_empty() {
@@ -423,6 +432,7 @@ impl Lifecycle {
             State::WarmUp(_) => self.warm_up(now),
             State::Opening { .. } => self.open(now),
             State::Open { .. } => self.stay_open(now),
+            State::Held { .. } => self.held(now),
             State::Draining(_) => self.drain(now),
             State::Recording { .. } | State::Stopped { .. } => None,
         }
@@ -502,7 +512,9 @@ impl Lifecycle {
     /// The proof, in the states that have one on disk.
     pub(crate) fn proof(&self) -> Option<&ProofRecord> {
         match &self.state {
-            State::Opening { proof, .. } | State::Open { proof } => Some(proof),
+            State::Opening { proof, .. } | State::Open { proof } | State::Held { proof, .. } => {
+                Some(proof)
+            }
             _ => None,
         }
     }
@@ -520,7 +532,7 @@ impl Lifecycle {
     /// that began may go on through a moment of bad health, because that loses
     /// no write; without the proof it must end.
     pub fn donates(&self) -> bool {
-        matches!(self.state, State::Open { .. })
+        matches!(self.state, State::Open { .. }) || self.is_held_whole()
     }
 
     /// How soon the node should be asked again.
@@ -541,7 +553,11 @@ impl Lifecycle {
             State::Open { .. } => {
                 Duration::from_millis(u64::from(self.patience().interval_ms)).max(BUSY)
             }
-            State::Stopped { .. } => IDLE,
+            State::Stopped { .. }
+            | State::Held {
+                step: HoldStep::Held,
+                ..
+            } => IDLE,
             State::Unproven if self.failure.is_some() => IDLE,
             _ => BUSY,
         }
@@ -566,8 +582,12 @@ impl Lifecycle {
         if desired.node.token != token {
             return Err(format!("this node has token {}", desired.node.token));
         }
-        if !desired.serve {
+        if !desired.serve && !self.is_held_whole() {
             return Err("this node does not serve".to_owned());
+        }
+        if let State::Held { whole: false, .. } = self.state {
+            let message = "this node is held by itself, and misses what the others write";
+            return Err(message.to_owned());
         }
         if self.is_leaving_to_renew() {
             return Err("this node has missed writes and is about to be copied anew".to_owned());

@@ -72,6 +72,11 @@ impl Lifecycle {
             self.unprove(now, reason::ENGINE_LEFT_NORMAL, message);
             return None;
         }
+        // One that was open all the time first lets its clients go.
+        let was_open = entry == Entry::Memory && state == EngineState::Normal;
+        if self.stay().is_some() && !was_open {
+            return self.open_to_hold(now, &proof);
+        }
         self.bring_to_normal(now, proof)
     }
 
@@ -150,6 +155,9 @@ impl Lifecycle {
         if let Some((reason, message)) = self.breach(&proof) {
             self.unprove(now, reason, message);
             return None;
+        }
+        if let Some(held) = self.begin_hold(now, &proof) {
+            return Some(held);
         }
         if self.renew(now, &proof) {
             return None;

@@ -93,6 +93,7 @@ impl Lifecycle {
                 (self.opening_phase(), why, None)
             }
             State::Open { .. } => self.open_position(now),
+            State::Held { .. } => self.held_position(now),
             State::Draining(_) | State::Stopped { .. } => {
                 let message = "the node leaves".to_owned();
                 (NodePhase::Draining, (reason::TERMINATING, message), None)
@@ -111,6 +112,11 @@ impl Lifecycle {
             Err(why) if why.0 == reason::WITHDRAWAL_UNSEEN => (NodePhase::CatchingUp, why, None),
             Err(why) => (NodePhase::Failed, why, None),
         }
+    }
+
+    fn held_position(&self, now: Timestamp) -> (NodePhase, Why, Option<Awaiting>) {
+        let why = self.readiness(now).err();
+        (NodePhase::Held, why.unwrap_or_default(), None)
     }
 
     /// What is worth knowing of a node that serves.
@@ -158,6 +164,10 @@ impl Lifecycle {
         if let (None, Some(why)) = (&self.files, &self.invalid) {
             let why = (reason::SETTINGS_INVALID, why.clone());
             return (NodePhase::Failed, why, None);
+        }
+        let waits = !self.may_be_proven() || self.stopped() != (false, false);
+        if let Some(why) = self.stay_why().filter(|_| waits) {
+            return (NodePhase::Held, why, None);
         }
         if !self.store_process.is_up() {
             if let Some(why) = self.spoilt_why() {

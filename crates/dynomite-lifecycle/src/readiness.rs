@@ -50,9 +50,9 @@ impl Lifecycle {
 
     /// Whether clients may come as far as the node's own health goes.
     pub(crate) fn is_healthy(&self, now: Timestamp) -> Result<(), Why> {
-        let State::Open { .. } = &self.state else {
+        if !self.donates() {
             return Err((reason::OPENING, "the node is not open".to_owned()));
-        };
+        }
         for process in [&self.store_process, &self.engine_process] {
             if !process.is_up() {
                 return Err(process.why_down());
@@ -69,7 +69,7 @@ impl Lifecycle {
             .engine
             .last()
             .is_some_and(|sight| sight.facts.state == EngineState::Normal);
-        if !normal {
+        if !normal && !self.is_held_whole() {
             let message = "the engine is not NORMAL".to_owned();
             return Err((reason::ENGINE_LEFT_NORMAL, message));
         }
@@ -86,6 +86,10 @@ impl Lifecycle {
 
     /// Why the node is not ready, if it is not.
     pub(crate) fn readiness(&self, now: Timestamp) -> Result<(), Why> {
+        if let State::Held { .. } = &self.state {
+            let let_go = || (reason::OPENING, "the node is let go".to_owned());
+            return Err(self.stay_why().unwrap_or_else(let_go));
+        }
         self.is_healthy(now)?;
         if self.is_leaving_to_renew()
             && let Some(why) = self.renewal_why()

@@ -90,6 +90,10 @@ pub const RECORDING: &str = "RecordingProof";
 pub const COPYING: &str = "CopyingDonor";
 /// Everything is done but the word to serve.
 pub const AWAITING_SERVE: &str = "AwaitingServe";
+/// The operator holds the node out of service.
+pub const HELD: &str = "Held";
+/// A person has stopped a process of this pod by a REST call.
+pub const STOPPED_BY_REST: &str = "StoppedByRest";
 /// No probe has seen yet that the node was not ready.
 pub const WITHDRAWAL_UNSEEN: &str = "WithdrawalUnseen";
 /// The node was told to end.

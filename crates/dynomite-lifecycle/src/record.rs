@@ -6,6 +6,8 @@ use dynomite_api::contract::{EngineSettings, Grant, ProofKind, StoreSettings};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::hold::{HeldRecord, Told};
+
 /// What a node remembers.
 ///
 /// Every part names the incarnation it is about, so an outdated record proves
@@ -25,6 +27,10 @@ pub struct Record {
     pub live: BTreeMap<String, String>,
     /// Whether the data on this volume was ever proven.
     pub before: bool,
+    /// How the proven data is held, while it is.
+    pub held: Option<HeldRecord>,
+    /// What the pod was told by the old REST calls.
+    pub told: Told,
     /// Whether files that the store could not load lie aside since the data was
     /// last proven.
     pub set_aside: bool,

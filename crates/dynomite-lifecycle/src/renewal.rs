@@ -55,7 +55,7 @@ enum Step {
 
 impl Lifecycle {
     /// The word against the proof the node has.
-    fn distrusted(&self, proof: &ProofRecord) -> Option<Distrust> {
+    pub(crate) fn distrusted(&self, proof: &ProofRecord) -> Option<Distrust> {
         let distrust = self.desired.as_ref()?.distrust.as_ref()?;
         let meant = distrust.pod_uid == self.pod_uid && distrust.proof_since == proof.since;
         meant.then(|| distrust.clone())

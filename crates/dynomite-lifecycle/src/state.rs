@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::effect::Order;
 use crate::event::OrderId;
+use crate::hold::HoldStep;
 use crate::record::ProofRecord;
 
 /// Where the node is. A state without a [`ProofRecord`] cannot serve.
@@ -28,6 +29,13 @@ pub(crate) enum State {
     },
     /// The data is proven and the engine is NORMAL.
     Open { proof: Box<ProofRecord> },
+    /// The data is proven, and the node is told to stay out of service.
+    Held {
+        proof: Box<ProofRecord>,
+        step: HoldStep,
+        /// Whether nobody can have written since the engine took nothing more.
+        whole: bool,
+    },
     /// The node leaves.
     Draining(Drain),
     /// Both processes have ended.

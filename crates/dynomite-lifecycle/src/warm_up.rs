@@ -91,6 +91,7 @@ impl Lifecycle {
 
     /// The next state of a node that copies.
     pub(crate) fn warm_up(&mut self, now: Timestamp) -> Option<State> {
+        self.give_up_copy(now);
         let State::WarmUp(copy) = &self.state else {
             return None;
         };

@@ -3,7 +3,7 @@
 mod world;
 
 use dynomite_api::contract::{Distrust, EngineState, StoreRole};
-use dynomite_lifecycle::{Event, ProcessEvent, ProcessName};
+use dynomite_lifecycle::{Event, ProcessEvent, ProcessName, Word};
 use proptest::prelude::*;
 use world::{World, bootstrap, desired};
 
@@ -31,6 +31,10 @@ enum Happening {
     NoGrant,
     Donors(bool),
     Distrust,
+    /// Held with the whole ring, or by itself; with the store or without.
+    Hold(bool, bool),
+    LetGo,
+    Told(Word),
     FilesSpoilt,
     Terminating(Who),
 }
@@ -52,6 +56,15 @@ impl From<Who> for ProcessName {
 
 fn who() -> impl Strategy<Value = Who> {
     prop_oneof![Just(Who::Store), Just(Who::Engine)]
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    prop_oneof![
+        Just(Word::StopEngine),
+        Just(Word::StartEngine),
+        Just(Word::StopStore),
+        Just(Word::StartStore),
+    ]
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
@@ -78,6 +91,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(H::NoGrant),
         1 => any::<bool>().prop_map(H::Donors),
         1 => Just(H::Distrust),
+        1 => any::<(bool, bool)>().prop_map(|(ring, store)| H::Hold(ring, store)),
+        2 => Just(H::LetGo),
+        1 => word().prop_map(H::Told),
         1 => Just(H::FilesSpoilt),
         1 => who().prop_map(H::Terminating),
     ]
@@ -151,6 +167,9 @@ fn happen(world: &mut World, happening: Happening) {
                 });
             }
         }
+        Happening::Hold(ring, store) => world.hold(ring, store),
+        Happening::LetGo => world.desire(|desired| desired.hold = None),
+        Happening::Told(what) => world.tell(what),
         Happening::FilesSpoilt => world.files_spoilt = world.files.is_some(),
         Happening::Terminating(who) => {
             // Kubelet takes the container away once its launcher has ended.
@@ -175,7 +194,10 @@ fn heal(world: &mut World) {
         store.complaint = None;
     }
     world.launchers_come();
+    world.tell(Word::StartEngine);
+    world.tell(Word::StartStore);
     world.desire(|held| {
+        held.hold = None;
         held.serve = true;
         held.donors = desired().donors;
     });

@@ -550,14 +550,30 @@ fn a_copy_without_a_cut_is_taken_to_be_whole() {
 }
 
 #[test]
+fn what_was_refused_while_the_node_was_held_stays_missing() {
+    let mut world = ring(2, 1);
+    world.set_state(0, Standby);
+    world.once(1, "SET k v");
+    world.set_state(0, Resuming);
+    world.set_state(0, Normal);
+    assert_eq!(received(&world, 0).lacks(&received(&world, 1)), 1);
+}
+
+#[test]
 fn a_cut_is_refused_with_what_to_do() {
     let mut world = ring(1, 1);
     let cut = |world: &mut World| {
         let now = world.now();
         world.nodes[0].engine.handle_cut(now)
     };
+    world.set_state(0, WritesOnly);
+    assert_eq!(cut(&mut world), Err(CutRefused::State(WritesOnly)));
     world.set_state(0, Standby);
-    assert_eq!(cut(&mut world), Err(CutRefused::State(Standby)));
+    assert!(
+        cut(&mut world).is_ok(),
+        "held with its ring, it may be copied"
+    );
+    world.run();
     world.set_state(0, Normal);
     for _ in 0..crate::limits::MAX_CUTS {
         assert!(cut(&mut world).is_ok());

@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use dynomite_api::Token;
 use dynomite_api::contract::{
     ClusterRef, Consistency, Cut, Donor, EngineFacts, EngineSettings, EngineState, Grant,
-    HealthSettings, NodeDesired, NodeIdentity, NodePhase, Peer, Received, StoreFacts, StoreRole,
-    StoreSettings,
+    HealthSettings, Hold, HoldStore, NodeDesired, NodeIdentity, NodePhase, Peer, Received,
+    StoreFacts, StoreRole, StoreSettings,
 };
 use dynomite_lifecycle::{
     Beginning, CutSight, DonorSight, Effect, EngineObservation, EngineSight, Event, Lifecycle,
     Order, OrderId, Outline, PingAnswer, ProcessEvent, ProcessName, Record, ReplicaLink,
-    SettingFault, StoreObservation, StoreSight,
+    SettingFault, StoreObservation, StoreSight, Word,
 };
 use jiff::Timestamp;
 
@@ -189,8 +189,8 @@ pub fn desired() -> NodeDesired {
         copy_not_before: None,
         snapshot: None,
         restore: None,
-        hold: None,
         distrust: None,
+        hold: None,
         serve: true,
         consistency: Consistency::default(),
         engine: EngineSettings {
@@ -525,6 +525,47 @@ impl World {
         change(&mut self.desired);
         self.desired.generation += 1;
         self.send(Event::Desired(Box::new(self.desired.clone())));
+    }
+
+    /// The operator says that the node stays out, with the whole ring or by
+    /// itself. A ring that is held takes no writes.
+    pub fn hold(&mut self, ring: bool, store_runs: bool) {
+        self.desire(|desired| {
+            desired.hold = Some(Hold {
+                why: "restore r1".to_owned(),
+                store: if store_runs {
+                    HoldStore::Running
+                } else {
+                    HoldStore::Stopped
+                },
+                ring,
+            });
+        });
+        self.ring.writes &= !ring;
+    }
+
+    /// A person says it, by one of the old calls.
+    pub fn tell(&mut self, word: Word) {
+        let by = "dynomite-admin".to_owned();
+        self.send(Event::Told { word, by });
+    }
+
+    /// Another pod takes the place of this one, on the same volume.
+    pub fn pod_is_replaced(&mut self) {
+        self.drop_process(ProcessName::Store);
+        self.drop_process(ProcessName::Engine);
+        self.exposed = false;
+        self.orders.clear();
+        "pod-2".clone_into(&mut self.desired.node.pod_uid);
+        self.desired.generation += 1;
+        self.life = Lifecycle::new(Beginning {
+            pod_uid: "pod-2".to_owned(),
+            desired: Some(self.desired.clone()),
+            record: self.record.clone(),
+            exposed: false,
+        });
+        self.launcher_speaks(ProcessName::Store);
+        self.launcher_speaks(ProcessName::Engine);
     }
 
     /// The donor's store starts again and is whole again: another history.
@@ -882,6 +923,8 @@ impl World {
         let answers = engine.state == EngineState::Normal && self.exposed && !self.ping_fails;
         let ping = if answers {
             PingAnswer::Pong
+        } else if !self.life.asks_client_port() {
+            PingAnswer::NotAsked
         } else {
             PingAnswer::Refused {
                 why: "answers PING with an error".to_owned(),
