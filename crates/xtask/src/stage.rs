@@ -1,13 +1,22 @@
 //! Progress for people and for logs: named stages with a spinner or bar, their times, a table at the end.
 
 use std::io::IsTerminal;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// How often a spinner turns on a terminal.
 const TICK: Duration = Duration::from_millis(120);
+
+/// All bars on the terminal: stages may go on side by side.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Prints a line between the bars.
+pub(crate) fn say(line: &str) {
+    BARS.suspend(|| println!("{line}"));
+}
 
 /// The stages of one command, in the order they ran.
 pub(crate) struct Stages {
@@ -70,7 +79,7 @@ impl Stages {
 
     /// Records a stage that was not needed or not possible, with the reason.
     pub(crate) fn skip(&mut self, name: &str, why: &str) {
-        println!("  - {name}: skipped, {why}");
+        say(&format!("  - {name}: skipped, {why}"));
         self.ended.push(Ended {
             name: name.to_owned(),
             took: Duration::ZERO,
@@ -80,12 +89,21 @@ impl Stages {
 
     fn close(&mut self, name: &str, took: Duration, outcome: Outcome) {
         let mark = if outcome == Outcome::Done { '+' } else { '!' };
-        println!("  {mark} {name}: {} in {}", outcome.word(), seconds(took));
+        say(&format!(
+            "  {mark} {name}: {} in {}",
+            outcome.word(),
+            seconds(took)
+        ));
         self.ended.push(Ended {
             name: name.to_owned(),
             took,
             outcome,
         });
+    }
+
+    /// Takes over the stages of work that went on beside this.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.ended.extend(other.ended);
     }
 
     /// Prints the table of all stages with their times.
@@ -126,12 +144,12 @@ pub(crate) struct Stage {
 impl Stage {
     fn begin(name: &str) -> Self {
         let bar = if interactive() {
-            let bar = ProgressBar::new_spinner().with_style(spinner_style());
+            let bar = BARS.add(ProgressBar::new_spinner().with_style(spinner_style()));
             bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(TICK);
             bar
         } else {
-            println!("  > {name}");
+            say(&format!("  > {name}"));
             ProgressBar::hidden()
         };
         Self {
@@ -143,7 +161,7 @@ impl Stage {
     /// Tells what the stage does right now; a log gets it as a line of its own.
     pub(crate) fn note(&self, message: &str) {
         if self.bar.is_hidden() {
-            println!("    {}: {message}", self.name);
+            say(&format!("    {}: {message}", self.name));
         } else {
             self.bar.set_message(message.to_owned());
         }

@@ -18,12 +18,7 @@ pub(crate) fn missing() -> Option<&'static str> {
 }
 
 /// The file `member` of the wheel of `package` in that version, unpacked beside the images.
-pub(crate) fn member(
-    package: &str,
-    version: &str,
-    member: &str,
-    stage: &Stage,
-) -> Result<PathBuf> {
+pub(crate) fn member(package: &str, version: &str, member: &str, stage: &Stage) -> Result<PathBuf> {
     let cache = workspace::cache().join("packages");
     fs::create_dir_all(&cache)?;
     stage.note(&format!("downloading {package} {version}"));

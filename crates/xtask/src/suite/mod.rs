@@ -5,12 +5,15 @@ mod chart;
 mod deny;
 mod tally;
 
+use std::collections::VecDeque;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::cluster::{self, Cluster};
-use crate::stage::{Stage, Stages};
+use crate::cluster::{self, Cluster, Origin};
+use crate::stage::{Stage, Stages, say};
 use crate::{image, process, tidy, workspace};
 pub(crate) use binaries::FEATURES;
 use binaries::{Level, Program};
@@ -102,7 +105,7 @@ pub(crate) fn program(options: &cluster::Options, name: &str, args: &[String]) -
     let found = cluster::find(options).is_ok();
     let cluster = cluster::ensure_up(options, &mut stages)?;
     cluster::load(&cluster, &image::built(), &mut stages)?;
-    let environment = environment(&arguments, &cluster, &mut stages)?;
+    let environment = environment(&arguments, options, &cluster, &mut stages)?;
     let printed = stages.run(name, |stage| {
         let mut command = Command::new(&program);
         process::run(command.args(args).envs(environment), stage)
@@ -115,12 +118,7 @@ pub(crate) fn program(options: &cluster::Options, name: &str, args: &[String]) -
 
 /// Runs the parts, prints times and counts, fails if anything did.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let mut run = Run {
-        arguments,
-        stages: Stages::new(),
-        tally: Tally::default(),
-        failures: Vec::new(),
-    };
+    let mut run = Run::new(arguments);
     run.all();
     for failure in &run.failures {
         println!("\nFAILED {failure}");
@@ -144,7 +142,20 @@ struct Run<'a> {
     failures: Vec<String>,
 }
 
-impl Run<'_> {
+/// The end-to-end programs that take longest, the longest first: who begins with
+/// them is not waited for at the end.
+const LONGEST: [&str; 4] = ["chaos", "changes", "faults", "trouble"];
+
+impl<'a> Run<'a> {
+    fn new(arguments: &'a Arguments) -> Self {
+        Self {
+            arguments,
+            stages: Stages::new(),
+            tally: Tally::default(),
+            failures: Vec::new(),
+        }
+    }
+
     fn wants(&self, part: Part) -> bool {
         self.arguments.parts.is_empty() || self.arguments.parts.contains(&part)
     }
@@ -160,7 +171,7 @@ impl Run<'_> {
             .map_err(|error| {
                 let failure = format!("{name}: {error:#}");
                 // Told at once, for the rest may take long, and again at the end.
-                println!("\nFAILED {failure}\n");
+                say(&format!("\nFAILED {failure}\n"));
                 self.failures.push(failure);
             })
             .ok()
@@ -267,31 +278,104 @@ impl Run<'_> {
     }
 
     fn suites(&mut self, cluster: &Cluster, programs: &[Program]) {
+        let own = &self.arguments.cluster;
         if self.wants(Part::Api) {
-            self.suite("API tests", Level::Api, cluster, programs);
+            let queue = Mutex::new(of_level(programs, Level::Api).collect());
+            self.work_off("API tests", &queue, own, cluster);
         }
         if !self.wants(Part::E2e) {
             return;
         }
-        let loaded = cluster::load(cluster, &image::built(), &mut self.stages);
-        if self.note("load images", loaded).is_some() {
-            self.suite("end-to-end tests", Level::EndToEnd, cluster, programs);
+        let mut queue: Vec<_> = of_level(programs, Level::EndToEnd).collect();
+        queue.sort_by_key(|program| {
+            let place = LONGEST
+                .iter()
+                .position(|name| program.name.ends_with(&format!(" {name}")));
+            place.unwrap_or(LONGEST.len())
+        });
+        let queue = Mutex::new(queue.into());
+        thread::scope(|scope| {
+            let beside = self.has_room_beside(cluster).then(|| {
+                let arguments = self.arguments;
+                let queue = &queue;
+                scope.spawn(move || {
+                    let mut run = Run::new(arguments);
+                    run.beside(queue);
+                    run
+                })
+            });
+            let loaded = cluster::load(cluster, &image::built(), &mut self.stages);
+            if self.note("load images", loaded).is_some() {
+                self.work_off("end-to-end tests", &queue, own, cluster);
+            }
+            match beside.map(thread::ScopedJoinHandle::join) {
+                None => {}
+                Some(Ok(other)) => self.absorb(other),
+                Some(Err(_)) => self.failures.push("the cluster beside panicked".to_owned()),
+            }
+        });
+    }
+
+    /// Whether a second cluster shares the work: the tests wait most of their
+    /// time. Not where a person chose tests, or wants figures, or brought a cluster.
+    fn has_room_beside(&self, cluster: &Cluster) -> bool {
+        matches!(cluster.origin, Origin::Embedded(_))
+            && self.arguments.filter.is_none()
+            && !self.arguments.long
+            && self.arguments.chaos.is_none()
+    }
+
+    /// Takes part in the end-to-end tests with a cluster of its own.
+    fn beside(&mut self, queue: &Mutex<VecDeque<&Program>>) {
+        let mut options = self.arguments.cluster.clone();
+        options.name.push_str("-beside");
+        let found = cluster::find(&options).is_ok();
+        let up = cluster::ensure_up(&options, &mut self.stages);
+        if let Some(cluster) = self.note("second cluster", up) {
+            let loaded = cluster::load(&cluster, &image::built(), &mut self.stages);
+            if self.note("load images", loaded).is_some() {
+                self.work_off("end-to-end tests", queue, &options, &cluster);
+            }
+        }
+        if !found {
+            self.stage("second cluster down", |stage| down(&options, stage));
         }
     }
 
-    fn suite(&mut self, name: &str, level: Level, cluster: &Cluster, programs: &[Program]) {
-        let environment = environment(self.arguments, cluster, &mut self.stages);
+    fn absorb(&mut self, other: Self) {
+        self.stages.absorb(other.stages);
+        self.tally.absorb(&other.tally);
+        self.failures.extend(other.failures);
+    }
+
+    /// Runs programs on a cluster until none is left.
+    fn work_off(
+        &mut self,
+        name: &str,
+        queue: &Mutex<VecDeque<&Program>>,
+        options: &cluster::Options,
+        cluster: &Cluster,
+    ) {
+        let environment = environment(self.arguments, options, cluster, &mut self.stages);
         let Some(environment) = self.note(name, environment) else {
             return;
         };
-        for program in of_level(programs, level) {
+        let next = || {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.pop_front()
+        };
+        while let Some(program) = next() {
             let mut tally = std::mem::take(&mut self.tally);
             let filter = self.arguments.filter.as_deref();
             self.stage(&format!("{name}: {}", program.name), |stage| {
                 let prepare = |command: &mut Command| {
                     // Rings share the machine's two cores: side by side they would time each
                     // other out. The API server has room for several.
-                    let threads = if level == Level::Api { "4" } else { "1" };
+                    let threads = if program.level == Level::Api {
+                        "4"
+                    } else {
+                        "1"
+                    };
                     command
                         .args(["--test-threads", threads])
                         .args(filter)
@@ -323,6 +407,7 @@ fn lengthen(command: &mut Command, long: bool) {
 /// What the suites on a cluster are told.
 fn environment(
     arguments: &Arguments,
+    options: &cluster::Options,
     cluster: &Cluster,
     stages: &mut Stages,
 ) -> Result<Vec<(&'static str, std::ffi::OsString)>> {
@@ -342,7 +427,7 @@ fn environment(
         ("DYNOMITE_E2E_XTASK", workspace::xtask()?.into()),
         ("DYNOMITE_E2E_ROOT", workspace::root().into()),
         // The fault hooks of xtask find the cluster by it.
-        ("DYNOMITE_CLUSTER", arguments.cluster.name.clone().into()),
+        ("DYNOMITE_CLUSTER", options.name.clone().into()),
     ];
     if arguments.long {
         environment.push(("DYNOMITE_TEST_LONG", "1".into()));

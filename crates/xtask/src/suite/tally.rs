@@ -10,6 +10,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Adds what was counted elsewhere.
+    pub(crate) fn absorb(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
     /// Adds what one program reported; a program that ended badly without a report failed once.
     pub(crate) fn add(&mut self, output: &str, success: bool) {
         let mut reported = 0;
