@@ -1,9 +1,11 @@
-//! Prints the custom resource definition as YAML; `cargo xtask crds` writes it to `crds/`.
+//! Prints the custom resource definitions as YAML; `cargo xtask crds` writes them to `crds/`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    print!(
-        "{}",
-        serde_yaml::to_string(&dynomite_api::crd::definition())?
-    );
+    for (number, definition) in dynomite_api::crd::definitions().iter().enumerate() {
+        if number > 0 {
+            println!("---");
+        }
+        print!("{}", serde_yaml::to_string(definition)?);
+    }
     Ok(())
 }

@@ -52,6 +52,20 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         place: Place::Served,
+        group: "dynomite.io",
+        resources: &["dynomitebackups", "dynomiterestores"],
+        verbs: &["get", "list", "watch", "create", "patch", "delete"],
+        why: "backups and restores by schedule, annotation and retention, and their finalizers",
+    },
+    Rule {
+        place: Place::Served,
+        group: "dynomite.io",
+        resources: &["dynomitebackups/status", "dynomiterestores/status"],
+        verbs: &["patch"],
+        why: "their status",
+    },
+    Rule {
+        place: Place::Served,
         group: "apps",
         resources: &["statefulsets"],
         verbs: &["get", "list", "watch", "create", "patch", "delete"],
@@ -97,7 +111,7 @@ pub const RULES: &[Rule] = &[
         group: "",
         resources: &["secrets"],
         verbs: &["get", "create", "patch", "delete"],
-        why: "certificates, by name; never listed or watched",
+        why: "certificates, and what opens stores of backups, by name; never listed or watched",
     },
     Rule {
         place: Place::Served,

@@ -9,6 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::backup_spec::{BackupSpec, BootstrapSpec};
 use super::status::DynomiteClusterStatus;
 use super::volume::StorageSpec;
 use crate::Token;
@@ -49,6 +50,7 @@ use crate::contract::{ConsistencyLevel, Persistence, StoreKind};
     validation = Rule::new("self.consistency.read == 'DC_ONE' || size(self.racks) >= 3").message("consistency.read: a quorum needs at least three racks, because with fewer one lost node fails every request of its token: add racks or use DC_ONE"),
     validation = Rule::new("self.consistency.write == 'DC_ONE' || size(self.racks) >= 3").message("consistency.write: a quorum needs at least three racks, because with fewer one lost node fails every request of its token: add racks or use DC_ONE"),
     validation = Rule::new("self.storage.medium != 'None' || !has(self.store.persistence) || self.store.persistence == 'none'").message("store.persistence needs a volume: set it to none, or storage.medium to Volume"),
+    validation = Rule::new("!has(self.backup) || !has(self.backup.preferredRack) || self.racks.exists(r, r.name == self.backup.preferredRack)").message("backup.preferredRack names no rack of the ring: give one of racks[].name, or leave it out"),
     validation = Rule::new("self.remoteDatacenters.all(d, d.name != self.datacenter)").message("remoteDatacenters must not name this cluster's own datacenter: give each datacenter a name of its own")
 )]
 pub struct DynomiteClusterSpec {
@@ -96,6 +98,12 @@ pub struct DynomiteClusterSpec {
     /// How nodes copy the data of their replicas.
     #[serde(default)]
     pub warm_up: WarmUpSpec,
+    /// Backups. Absent: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupSpec>,
+    /// What a new ring begins with. Absent: it begins empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<BootstrapSpec>,
     /// The DNS domain of the Kubernetes cluster.
     #[serde(default = "default_cluster_domain")]
     #[schemars(

@@ -18,9 +18,16 @@ pub enum ConditionType {
     ReplicasLevel,
     /// Every node has its token.
     TokensAssigned,
+    /// The last backup is good and not too old.
+    BackupHealthy,
     /// The operator changes nothing, because `spec.paused` says so.
     Paused,
 }
+
+/// The condition of a backup or a restore that became what it should.
+pub const CONDITION_COMPLETED: &str = "Completed";
+/// The condition of a backup or a restore that did not.
+pub const CONDITION_FAILED: &str = "Failed";
 
 impl ConditionType {
     /// The condition's `type`.
@@ -32,6 +39,7 @@ impl ConditionType {
             Self::Available => "Available",
             Self::ReplicasLevel => "ReplicasLevel",
             Self::TokensAssigned => "TokensAssigned",
+            Self::BackupHealthy => "BackupHealthy",
             Self::Paused => "Paused",
         }
     }
@@ -54,23 +62,45 @@ pub fn set_condition(
     generation: Option<i64>,
     now: Timestamp,
 ) {
+    set_named(
+        conditions,
+        of.name(),
+        status,
+        (reason, message),
+        generation,
+        now,
+    );
+}
+
+/// Sets a condition of any type, as [`set_condition`] does; `said` is its reason
+/// and its message.
+pub fn set_named(
+    conditions: &mut Vec<Condition>,
+    of: &str,
+    status: Option<bool>,
+    said: (&str, &str),
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let status = match status {
         Some(true) => "True",
         Some(false) => "False",
         None => "Unknown",
     };
-    let since = condition(conditions, of)
+    let since = conditions
+        .iter()
+        .find(|c| c.type_ == of)
         .filter(|old| old.status == status)
         .map_or(Time(now), |old| old.last_transition_time.clone());
     let fresh = Condition {
-        type_: of.name().to_owned(),
+        type_: of.to_owned(),
         status: status.to_owned(),
-        reason: reason.to_owned(),
-        message: message.to_owned(),
+        reason: said.0.to_owned(),
+        message: said.1.to_owned(),
         observed_generation: generation,
         last_transition_time: since,
     };
-    match conditions.iter_mut().find(|c| c.type_ == of.name()) {
+    match conditions.iter_mut().find(|c| c.type_ == of) {
         Some(slot) => *slot = fresh,
         None => conditions.push(fresh),
     }

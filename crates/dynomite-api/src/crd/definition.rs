@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::DynomiteCluster;
+use super::{DynomiteBackup, DynomiteCluster, DynomiteRestore};
 
 /// The longest value of a setting, characters.
 const MAX_SETTING: i64 = 1024;
@@ -21,7 +21,20 @@ const MAX_SETTING: i64 = 1024;
 /// text is bounded to the words that its pods take, so that a wrong one is
 /// refused here and not in the middle of a change.
 pub fn definition() -> CustomResourceDefinition {
-    let mut definition = DynomiteCluster::crd();
+    finished(DynomiteCluster::crd())
+}
+
+/// The definitions of all resources, changed as [`definition`] says.
+pub fn definitions() -> Vec<CustomResourceDefinition> {
+    let all = [
+        DynomiteBackup::crd(),
+        DynomiteCluster::crd(),
+        DynomiteRestore::crd(),
+    ];
+    all.map(finished).into()
+}
+
+fn finished(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut definition.spec.versions {
         let schema = version.schema.as_mut();
         let Some(root) = schema.and_then(|s| s.open_api_v3_schema.as_mut()) else {
@@ -141,34 +154,42 @@ const QUANTITY: &str =
 mod tests {
     use super::*;
 
-    fn text() -> String {
-        serde_yaml::to_string(&definition()).expect("a definition serialises")
+    fn text(definition: &CustomResourceDefinition) -> String {
+        serde_yaml::to_string(definition).expect("a definition serialises")
     }
 
     #[test]
-    fn committed_definition_is_the_generated_one() {
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../crds/dynomiteclusters.dynomite.io.yaml"
-        );
-        let committed = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            committed.ends_with(&text()),
-            "crds/ is out of date: run `cargo xtask crds`"
-        );
+    fn committed_definitions_are_the_generated_ones() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crds");
+        let all = definitions();
+        for definition in &all {
+            let name = definition.metadata.name.as_deref().expect("a name");
+            let path = format!("{directory}/{name}.yaml");
+            let committed = std::fs::read_to_string(path).unwrap_or_default();
+            assert!(
+                committed.ends_with(&text(definition)),
+                "crds/ is out of date: run `cargo xtask crds`"
+            );
+        }
+        let files = std::fs::read_dir(directory).expect("the folder").count();
+        assert_eq!(files, all.len());
     }
 
     #[test]
-    fn definition_fits_into_an_annotation() {
+    fn definitions_fit_into_an_annotation() {
         // `kubectl apply` keeps a copy in an annotation, and annotations end at 256 KiB.
-        let json = serde_json::to_string(&definition()).expect("a definition serialises");
-        assert!(json.len() < 200_000, "{} bytes", json.len());
+        for definition in definitions() {
+            let json = serde_json::to_string(&definition).expect("a definition serialises");
+            assert!(json.len() < 200_000, "{} bytes", json.len());
+        }
     }
 
     #[test]
     fn no_field_is_nullable_and_settings_are_single_lines() {
-        let text = text();
-        assert!(!text.contains("nullable") && !text.contains("format: uint"));
-        assert_eq!(text.matches(r"^[^\r\n\x00]*$").count(), 2);
+        for definition in definitions() {
+            let text = text(&definition);
+            assert!(!text.contains("nullable") && !text.contains("format: uint"));
+        }
+        assert_eq!(text(&definition()).matches(r"^[^\r\n\x00]*$").count(), 2);
     }
 }

@@ -1,20 +1,39 @@
-//! The custom resources people write: `DynomiteCluster`.
+//! The custom resources people write: `DynomiteCluster`, `DynomiteBackup`, `DynomiteRestore`.
 
 // These comments are what `kubectl explain` prints, where backticks would be noise.
 #![allow(clippy::doc_markdown)]
+// The columns of a definition are attributes of one name, each with its own words.
+#![allow(clippy::duplicated_attributes)]
 
+mod backup;
+mod backup_spec;
 mod cluster;
 mod condition;
 mod definition;
+mod restore;
 mod status;
 mod volume;
 
+pub use backup::{
+    BackupDeletionPolicy, BackupPhase, BackupTokenPhase, BackupTokenStatus, DynomiteBackup,
+    DynomiteBackupSpec, DynomiteBackupStatus,
+};
+pub use backup_spec::{
+    AzureStore, BackupCompression, BackupEncryption, BackupRetention, BackupSchedule, BackupSpec,
+    BackupStore, BootstrapRestore, BootstrapSpec, GoogleStore, LocalStore, S3Store,
+};
 pub use cluster::{
     ConsistencySpec, DynomiteCluster, DynomiteClusterSpec, EngineSpec, HealthSpec, PodSpec,
     RackSpec, RemoteDatacenter, StoreSpec, WarmUpSpec,
 };
-pub use condition::{ConditionType, condition, set_condition};
-pub use definition::definition;
+pub use condition::{
+    CONDITION_COMPLETED, CONDITION_FAILED, ConditionType, condition, set_condition, set_named,
+};
+pub use definition::{definition, definitions};
+pub use restore::{
+    DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus, ManagerBackup, RestoreFrom,
+    RestorePhase, RestoreTokenStatus, SourceCluster,
+};
 pub use status::{
     ClusterPhase, DynomiteClusterStatus, FindingStatus, NodeStatus, PlanStatus, RackStatus,
     TokenStatus, WarmUpStatus,
