@@ -57,10 +57,7 @@ pub struct DynomiteClusterSpec {
     /// The name of the datacenter that this ring is, or is a part of.
     /// It cannot be changed.
     #[serde(default = "default_datacenter")]
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("datacenter cannot be changed: nodes and clients know the ring by it; create another cluster instead"))]
     pub datacenter: String,
     /// The racks. Each holds one full copy of the data, so their number is the
@@ -106,10 +103,7 @@ pub struct DynomiteClusterSpec {
     pub bootstrap: Option<BootstrapSpec>,
     /// The DNS domain of the Kubernetes cluster.
     #[serde(default = "default_cluster_domain")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 253))]
     pub cluster_domain: String,
     /// `true` keeps the operator from changing anything of this cluster; its
     /// nodes serve on.
@@ -128,10 +122,7 @@ pub struct DynomiteClusterSpec {
 pub struct RackSpec {
     /// The rack's name. Netflix's Dyno client works out the datacenter from it,
     /// so let it contain the datacenter's name, such as `dc1-a`.
-    #[schemars(
-        length(min = 1, max = 50),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 50))]
     pub name: String,
     /// The zone its nodes run in, a value of the label
     /// `topology.kubernetes.io/zone`. Absent: anywhere.
@@ -156,10 +147,7 @@ pub struct RackSpec {
 #[serde(rename_all = "camelCase")]
 pub struct RemoteDatacenter {
     /// Its name.
-    #[schemars(
-        length(min = 1, max = 63),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
-    )]
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Its nodes, each as `host:port:rack:datacenter:token`.
     #[schemars(

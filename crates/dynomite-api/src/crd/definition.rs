@@ -119,6 +119,36 @@ fn bound_words(schema: &mut JSONSchemaProps, path: &str) {
             "self.matches('^[^ \\t]+$')",
             "image is a reference such as docker.io/valkey/valkey:8, without blanks",
         )),
+        ".spec.datacenter" | ".spec.remoteDatacenters[].name" => Some((
+            "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "a datacenter's name is made of lower-case letters, digits and '-', such as dc1: nodes and seeds carry it",
+        )),
+        ".spec.racks" => Some((
+            "self.size() >= 1 && self.all(r, self.exists_one(o, o.name == r.name))",
+            "racks needs at least one rack, and each a name of its own, such as dc1-a, dc1-b and dc1-c: each rack is one full copy of the data",
+        )),
+        ".spec.racks[].name" => Some((
+            "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+            "a rack's name becomes a part of the names of pods and Services: lower-case letters, digits and '-', such as dc1-a",
+        )),
+        ".spec.remoteDatacenters[].seeds[]" => Some((
+            "self.matches('^[^| ]+:[0-9]+:[^:| ]+:[^:| ]+:[0-9]+$')",
+            "a seed is host:port:rack:datacenter:token, such as node.example:8101:dc2-a:dc2:1383429731",
+        )),
+        ".spec.clusterDomain" => Some((
+            "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+            "clusterDomain is the DNS domain of Kubernetes, such as cluster.local: lower-case letters, digits, '-' and '.', without a dot at its end",
+        )),
+        ".spec.dynomite.settings" | ".spec.store.settings" => Some((
+            "self.all(k, self[k].matches('^[^\\r\\n]*$'))",
+            "a setting's value is one line: give each setting a key of its own",
+        )),
+        p if p.ends_with("esources") => Some((
+            "!has(self.limits) || !has(self.requests) || self.requests.all(k, !(k in self.limits) \
+             || !isQuantity(string(self.limits[k])) || !isQuantity(string(self.requests[k])) \
+             || quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+            "a request is above its limit, and no pod may have that: lower it in requests, or raise it in limits",
+        )),
         _ => None,
     };
     if let Some((rule, message)) = rule {
@@ -139,12 +169,21 @@ fn bound_words(schema: &mut JSONSchemaProps, path: &str) {
         bound_words(item, &format!("{path}[]"));
     }
     let is_amount = path.ends_with(".limits") || path.ends_with(".requests");
+    if is_amount {
+        schema.max_properties = Some(MAX_RESOURCES);
+    }
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties
         && is_amount
     {
         value.pattern = Some(QUANTITY.to_owned());
+        value.max_length = Some(MAX_QUANTITY);
     }
 }
+
+/// How many resources a container may ask for, or be limited in.
+const MAX_RESOURCES: i64 = 32;
+/// The longest quantity, characters.
+const MAX_QUANTITY: i64 = 32;
 
 /// A quantity as Kubernetes reads it.
 const QUANTITY: &str =

@@ -86,7 +86,7 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (
             "no racks",
             spec(json!({"racks": []})),
-            &["spec.racks", "at least 1"],
+            &["spec.racks", "at least one rack"],
         ),
         (
             "no racks at all",
@@ -96,7 +96,7 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (
             "a rack twice",
             spec(json!({"racks": [{"name": "dc1-a"}, {"name": "dc1-a"}]})),
-            &["spec.racks[1]", "Duplicate value"],
+            &["spec.racks", "a name of its own"],
         ),
         (
             "a rack called nodes",
@@ -106,7 +106,7 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (
             "a rack with capitals",
             spec(json!({"racks": [{"name": "Dc1"}]})),
-            &["spec.racks[0].name", "should match"],
+            &["spec.racks[0].name", "such as dc1-a"],
         ),
         (
             "names too long together",
@@ -151,6 +151,42 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
             "an amount that is a word",
             spec(json!({"store": {"resources": {"limits": {"memory": "lots"}}}})),
             &["spec.store.resources.limits.memory"],
+        ),
+        (
+            "a store that asks for more memory than it may have",
+            spec(json!({"store": {"resources": {
+                "requests": {"memory": "1Gi", "cpu": "1"},
+                "limits": {"memory": "900Mi", "cpu": "1"},
+            }}})),
+            &[
+                "spec.store.resources",
+                "above its limit",
+                "raise it in limits",
+            ],
+        ),
+        (
+            "an engine that asks for more processors than it may have",
+            spec(json!({"dynomite": {"resources": {
+                "requests": {"cpu": "1"}, "limits": {"cpu": "999m"},
+            }}})),
+            &["spec.dynomite.resources", "above its limit"],
+        ),
+        (
+            "a sidecar that asks for more than it may have",
+            spec(json!({"pod": {"sidecarResources": {
+                "requests": {"memory": 64_000_001}, "limits": {"memory": "64M"},
+            }}})),
+            &["spec.pod.sidecarResources", "above its limit"],
+        ),
+        (
+            "a domain with a dot at its end",
+            spec(json!({"clusterDomain": "cluster.local."})),
+            &["spec.clusterDomain", "without a dot at its end"],
+        ),
+        (
+            "a remote datacenter in capitals",
+            spec(json!({"remoteDatacenters": [{"name": "DC2", "seeds": ["h:8101:r:DC2:1"]}]})),
+            &["spec.remoteDatacenters[0].name", "such as dc1"],
         ),
         (
             "a setting in capitals that is not free",
@@ -269,7 +305,7 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (
             "a setting of two lines",
             spec(json!({"store": {"settings": {"maxclients": "10\nreplicaof evil 6379"}}})),
-            &["spec.store.settings.maxclients", "should match"],
+            &["spec.store.settings", "is one line"],
         ),
         (
             "a remote datacenter that is this one",
@@ -279,7 +315,7 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (
             "a seed without a token",
             spec(json!({"remoteDatacenters": [{"name": "dc2", "seeds": ["h:8101:r:dc2"]}]})),
-            &["spec.remoteDatacenters[0].seeds[0]"],
+            &["spec.remoteDatacenters[0].seeds[0]", "such as node.example"],
         ),
         (
             "memory beyond the limit",
@@ -289,7 +325,7 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (
             "a datacenter with a colon",
             spec(json!({"datacenter": "a:b"})),
-            &["spec.datacenter", "should match"],
+            &["spec.datacenter", "such as dc1"],
         ),
         (
             "a field that does not exist",
