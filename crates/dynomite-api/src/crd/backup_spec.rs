@@ -99,11 +99,13 @@ pub struct BackupStore {
     /// A directory of a volume that all pods of the ring mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<LocalStore>,
-    /// The Secret of the cluster's namespace that opens the store. Its keys:
-    /// for s3 accessKeyId, secretAccessKey and perhaps sessionToken; for google
-    /// serviceAccount (the JSON of a key); for azure accountKey or sasToken; and
-    /// for each ca.crt, the certificates that sign the endpoint's. Absent: the
-    /// identity that the cloud gives the pods.
+    /// The Secret of the cluster's namespace that opens the store. Its entries:
+    /// for s3 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and perhaps
+    /// AWS_SESSION_TOKEN; for google GOOGLE_SERVICE_ACCOUNT_KEY (the JSON of a
+    /// key); for azure AZURE_STORAGE_KEY or AZURE_STORAGE_SAS_TOKEN, or
+    /// AZURE_CLIENT_ID, AZURE_CLIENT_SECRET and AZURE_TENANT_ID; and for each
+    /// ca.crt, the certificates that sign the endpoint's. Absent: the identity
+    /// that the cloud gives the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 253),
