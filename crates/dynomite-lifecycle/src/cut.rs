@@ -221,6 +221,7 @@ impl Lifecycle {
             kind: ProofKind::WarmUp,
             since: now,
             exact: Some(cut.is_some()),
+            restore: None,
         };
         let entry = match cut {
             Some(cut) => Entry::Copy {

@@ -64,6 +64,9 @@ impl Lifecycle {
             self.hold_engine(now);
             return None;
         }
+        if let Some(load) = self.begin_load(now, None) {
+            return Some(load);
+        }
         if let Some(grant) = self.usable_grant(&desired, &store) {
             return self.use_grant(now, &grant, &store);
         }
@@ -160,6 +163,7 @@ impl Lifecycle {
             kind,
             since: now,
             exact: None,
+            restore: None,
         };
         self.prove(now, proof, Entry::Grant)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dynomite_api::contract::{Consistency, EngineState, Received};
 
-use crate::event::{OrderId, ProcessName};
+use crate::event::{OrderId, ProcessName, WhichData};
 use crate::record::Record;
 
 /// Something to do at once and in order, without an answer.
@@ -27,6 +27,8 @@ pub enum Effect {
     Withdraw,
     /// Let the donor's stream through again, whatever held it.
     OpenStream,
+    /// Give the store nothing but donors' streams again.
+    EndProviding,
     /// Keep the record on disk; losing it costs a warm-up, never data.
     Save(Box<Record>),
     /// Do something that is answered by [`Done`](crate::Event::Done),
@@ -56,6 +58,20 @@ pub enum Order {
     CopyDonor,
     /// Make the store a primary.
     Detach,
+    /// Begin to save what the store has, as a file beside its own; how that goes
+    /// is told by [`Data`](crate::Event::Data).
+    SavePrevious {
+        /// UID of the restore it is saved for.
+        restore: String,
+    },
+    /// From now on give the store this data at the tunnel, under a history of its
+    /// own; answered by [`Provided`](crate::Event::Provided).
+    Provide {
+        /// UID of the restore.
+        restore: String,
+        /// Which.
+        which: WhichData,
+    },
     /// Read the donor's facts through the tunnel.
     ReadDonor,
     /// Ask the other nodes of the datacenter whether their engines know this
@@ -112,14 +128,16 @@ impl Order {
     /// Who carries it out.
     pub fn addressee(&self) -> Addressee {
         match self {
-            Self::Record(_) | Self::SetAside | Self::Expose => Addressee::Files,
+            Self::Record(_) | Self::SetAside | Self::Expose | Self::SavePrevious { .. } => {
+                Addressee::Files
+            }
             Self::CopyDonor | Self::Detach | Self::StoreSetting { .. } => Addressee::Store,
             Self::EngineState(_)
             | Self::Consistency(_)
             | Self::CheckCapture(_)
             | Self::CommitCapture(_) => Addressee::Engine,
             Self::ReadDonor | Self::ReadCut | Self::AskPeers => Addressee::Donor,
-            Self::PauseStream | Self::LetThrough { .. } => Addressee::Tunnel,
+            Self::PauseStream | Self::LetThrough { .. } | Self::Provide { .. } => Addressee::Tunnel,
         }
     }
 }

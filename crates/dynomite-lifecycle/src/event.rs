@@ -76,6 +76,12 @@ pub struct StoreSight {
     pub facts: StoreFacts,
     /// Whether no database holds a key.
     pub empty: bool,
+    /// Keys of all databases.
+    pub all_keys: u64,
+    /// Whether the files that the store keeps itself hold what it has copied: a
+    /// store that writes a log writes it anew after a copy, and loads what was
+    /// before when it ends meanwhile.
+    pub durable: bool,
     /// The id of the replication history it is in.
     pub replication_id: String,
     /// The link to its donor, while it is a replica.
@@ -190,6 +196,54 @@ impl SettingFault {
     }
 }
 
+/// Data that a store can be given instead of a donor's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhichData {
+    /// What was staged of a backup.
+    Staged,
+    /// What the node has saved of its own.
+    Previous,
+}
+
+/// How far such data is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataSight {
+    /// There is none.
+    Missing,
+    /// It comes.
+    Coming {
+        /// UID of the restore.
+        restore: String,
+        /// Bytes so far.
+        bytes: u64,
+    },
+    /// It is complete and verified.
+    Ready {
+        /// UID of the restore.
+        restore: String,
+        /// Keys in it.
+        keys: u64,
+        /// How many of them expire some time.
+        expiring: u64,
+    },
+    /// It could not be had.
+    Failed {
+        /// UID of the restore.
+        restore: String,
+        /// Why, in words.
+        why: String,
+    },
+}
+
+/// Data that the store is given as soon as it asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provided {
+    /// The id of the replication history that it seems to be; no other copy has it.
+    pub history: String,
+    /// Its length; 0 where that is not known before it comes.
+    pub bytes: u64,
+}
+
 /// Names one order to the hands, so that a late answer is not taken for another's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderId(pub u64);
@@ -235,6 +289,10 @@ pub enum Event {
         /// By whom: the common name of the client's certificate.
         by: String,
     },
+    /// What is staged, or saved, has changed; also once after the sidecar starts.
+    Data(WhichData, DataSight),
+    /// An order to make data ready for the store was carried out.
+    Provided(OrderId, Provided),
     /// A readiness probe was answered with "not ready".
     NotReadySeen,
     /// The sidecar itself was told to end.

@@ -213,6 +213,12 @@ impl Lifecycle {
         let Some(stay) = self.stay() else {
             return self.let_go(now, proof, &step, whole);
         };
+        if step == HoldStep::Held
+            && stay.store_runs
+            && let Some(load) = self.begin_load(now, Some(&proof))
+        {
+            return Some(load);
+        }
         let still_whole = whole && (stay.ring || !self.has_replicas());
         let next = match step.clone() {
             HoldStep::Quiet { since, still } => match self.quiet(now, since, still) {
@@ -246,7 +252,7 @@ impl Lifecycle {
         None
     }
 
-    fn stands_by(&self) -> bool {
+    pub(crate) fn stands_by(&self) -> bool {
         let state = self.engine.fresh().map(|sight| sight.facts.state);
         state == Some(EngineState::Standby) || !self.engine_process.is_up()
     }

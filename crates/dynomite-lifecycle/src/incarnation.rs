@@ -52,6 +52,7 @@ impl Lifecycle {
                 );
                 self.unprove(now, reason::STORE_ENDED, message);
             }
+            State::Loading(_) => self.store_left_the_load(now),
             State::Unproven | State::Draining(_) | State::Stopped { .. } => self.withdraw(),
         }
     }
@@ -100,7 +101,10 @@ impl Lifecycle {
                 self.unprove(now, reason::ENGINE_ENDED, message);
             }
             State::WarmUp(_) => self.engine_left_the_cut(now),
-            State::Unproven | State::Draining(_) | State::Stopped { .. } => self.withdraw(),
+            // Of what it has received nothing counts but what comes after the load.
+            State::Unproven | State::Loading(_) | State::Draining(_) | State::Stopped { .. } => {
+                self.withdraw();
+            }
         }
     }
 }

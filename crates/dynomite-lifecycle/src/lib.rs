@@ -21,6 +21,7 @@
 //!      +--------------------------------------------------------------+
 //!
 //!   Open --told to stay out--> Held --let go--> Opening, or Unproven where writes were missed
+//!   Held, or Unproven where nobody serves --told to load a backup--> Loading --> Recording
 //!   any --told to leave--> Draining --both processes ended--> Stopped
 //!
 //!   WarmUp: Connect -> Attach -> Copy <-> Follow -> Hold -> ... -> Detach
@@ -44,6 +45,7 @@ mod headroom;
 mod hold;
 mod incarnation;
 mod lifecycle;
+mod load;
 mod opening;
 mod outline;
 mod process;
@@ -60,13 +62,15 @@ mod watched;
 pub use accept::{Refusal, accept};
 pub use effect::{Addressee, Effect, Note, Order};
 pub use event::{
-    CutSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer, ProcessEvent,
-    ProcessName, ReplicaLink, SettingFault, StoreObservation, StoreSight,
+    CutSight, DataSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer,
+    ProcessEvent, ProcessName, Provided, ReplicaLink, SettingFault, StoreObservation, StoreSight,
+    WhichData,
 };
 pub use files::spoils_files;
 pub use headroom::room_for_copy;
 pub use hold::{HeldRecord, Stopped, Told, Word};
 pub use lifecycle::{Beginning, Lifecycle};
+pub use load::{LoadRecord, LoadStage, PreviousRecord};
 pub use outline::Outline;
 pub use record::{ProofRecord, Record, Started};
 pub use settings::shows_bad_line;

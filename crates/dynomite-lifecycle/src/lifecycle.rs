@@ -15,6 +15,7 @@ use crate::event::{
 use crate::files::Spoilt;
 use crate::findings::Noted;
 use crate::hold::HoldStep;
+use crate::load::ReadyData;
 use crate::process::{Change, Process};
 use crate::readiness::Withdrawal;
 use crate::reason;
@@ -76,6 +77,10 @@ pub struct Lifecycle {
     /// Settings the running store did not take, with the value it refused.
     pub(crate) refused_settings: std::collections::BTreeMap<String, crate::settings::Refused>,
     pub(crate) withdrawal: Withdrawal,
+    /// What is staged of a backup.
+    pub(crate) staged: Option<ReadyData>,
+    /// A load that ended before it touched anything.
+    pub(crate) load_refused: Option<dynomite_api::contract::RestoreReport>,
     /// What the files of the processes were made from, once they were made.
     pub(crate) files: Option<(StoreSettings, EngineSettings)>,
     /// Whether the files of the document that is held were asked for.
@@ -110,6 +115,8 @@ impl Lifecycle {
             consistency: None,
             refused_settings: std::collections::BTreeMap::new(),
             withdrawal: Withdrawal::default(),
+            staged: None,
+            load_refused: None,
             files: None,
             render_asked: false,
             invalid: None,
@@ -176,7 +183,12 @@ impl Lifecycle {
                 }
             }
             Event::Rendered(outcome) => self.rendered(outcome),
-            Event::DonorRefused { donor, why } => self.donor_refused(now, &donor, &why),
+            Event::DonorRefused { donor, why } => {
+                self.donor_refused(now, &donor, &why);
+                self.source_failed(now, &donor, &why);
+            }
+            Event::Data(which, sight) => self.saw_data(now, which, sight),
+            Event::Provided(id, provided) => self.absorb_provided(id, provided),
             Event::Told { word, by } => self.told(now, word, by),
             Event::NotReadySeen => self.withdrawal.seen(),
             Event::Terminate => self.begin_drain(now, true),
@@ -280,7 +292,7 @@ impl Lifecycle {
     }
 
     /// The order that `id` answers, if it is the one under way.
-    fn answered(&mut self, id: OrderId) -> Option<Order> {
+    pub(crate) fn answered(&mut self, id: OrderId) -> Option<Order> {
         let flying = self.slot.take_if(|flying| flying.id == id)?;
         match flying.order.addressee() {
             Addressee::Store => self.store.outdate(),
@@ -336,10 +348,15 @@ impl Lifecycle {
             Order::Record(record) => {
                 self.grants_recorded(record);
                 self.recorded();
+                self.load_order_done(now, order);
             }
             Order::Consistency(set) => self.consistency = Some(*set),
             Order::StoreSetting { name, value } => self.setting_taken(name, value),
-            Order::CopyDonor | Order::Detach => self.warm_up_order_done(now, order),
+            Order::CopyDonor | Order::Detach => {
+                self.warm_up_order_done(now, order);
+                self.load_order_done(now, order);
+            }
+            Order::SavePrevious { .. } => self.load_order_done(now, order),
             Order::PauseStream | Order::CheckCapture(_) | Order::LetThrough { .. } => {
                 self.cut_order_done(now, order);
             }
@@ -349,12 +366,15 @@ impl Lifecycle {
             | Order::EngineState(_)
             | Order::ReadDonor
             | Order::ReadCut
+            | Order::Provide { .. }
             | Order::AskPeers => {}
         }
     }
 
     fn failed(&mut self, now: Timestamp, order: &Order, why: String) {
         match order {
+            // The engine's state is ordered again as long as it is not so.
+            _ if !matches!(order, Order::EngineState(_)) && self.load_order_failed(now, &why) => {}
             Order::Record(_) => {
                 let message = format!(
                     "the proof could not be written to disk ({why}); see that the data volume has space"
@@ -381,6 +401,8 @@ impl Lifecycle {
             | Order::CheckCapture(_)
             | Order::LetThrough { .. } => self.cut_order_failed(now, order, &why),
             Order::CommitCapture(_) => self.commit_failed(now, &why),
+            // Both belong to a load, which has heard of it already if it goes on.
+            Order::SavePrevious { .. } | Order::Provide { .. } => {}
             // Both are ordered again as long as they are not so.
             Order::EngineState(_) | Order::Consistency(_) => {
                 self.note(false, reason::ENGINE_UNRESPONSIVE, why);
@@ -433,6 +455,7 @@ impl Lifecycle {
             State::Opening { .. } => self.open(now),
             State::Open { .. } => self.stay_open(now),
             State::Held { .. } => self.held(now),
+            State::Loading(_) => self.load(now),
             State::Draining(_) => self.drain(now),
             State::Recording { .. } | State::Stopped { .. } => None,
         }
@@ -515,7 +538,7 @@ impl Lifecycle {
             State::Opening { proof, .. } | State::Open { proof } | State::Held { proof, .. } => {
                 Some(proof)
             }
-            _ => None,
+            _ => self.proof_before_load(),
         }
     }
 

@@ -21,7 +21,8 @@
 use std::time::Duration;
 
 use dynomite_api::contract::{
-    ProofKind, RestoreGoal, RestoreOrder, RestoreReport, RestoreState, StoreRole,
+    Awaiting, NodePhase, ProofKind, RestoreGoal, RestoreOrder, RestoreReport, RestoreState,
+    StoreRole,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,8 @@ pub struct LoadRecord {
     pub attempt: u32,
     /// [`RestoreOrder::goal`].
     pub goal: RestoreGoal,
+    /// When it began.
+    pub began: Timestamp,
     /// What came of it.
     pub stage: LoadStage,
 }
@@ -180,37 +183,37 @@ impl Lifecycle {
         let tried = self.record.load.as_ref().is_some_and(|load| {
             (&load.restore, load.attempt, load.goal) == (&restore, order.attempt, order.goal)
         });
-        let refused = self.load_refused.as_ref().is_some_and(|report| {
-            (&report.restore, report.attempt) == (&restore, order.attempt)
-        });
+        let refused = self
+            .load_refused
+            .as_ref()
+            .is_some_and(|report| (&report.restore, report.attempt) == (&restore, order.attempt));
         if tried || refused {
             return None;
         }
-        let keys = match order.goal {
-            RestoreGoal::Revert => {
-                let previous = self.record.previous.as_ref();
-                let Some(previous) = previous.filter(|previous| previous.restore == restore) else {
-                    let why = "the node has saved nothing of its own data that it could go back to";
-                    let mut fault = Fault::new(reason::NOTHING_SAVED, why);
-                    fault.retry = false;
-                    self.refuse_load(now, &order, fault, had.is_none());
-                    return None;
-                };
-                (previous.keys, previous.expiring)
-            }
-            _ => {
-                let staged = self.staged.as_ref();
-                let staged = staged.filter(|staged| staged.restore == restore)?;
-                (staged.keys, staged.expiring)
-            }
+        let previous = self.record.previous.as_ref();
+        let previous = previous.filter(|previous| previous.restore == restore);
+        let keys = if order.goal == RestoreGoal::Revert {
+            let Some(previous) = previous else {
+                let why = "the node has saved nothing of its own data that it could go back to";
+                let mut fault = Fault::new(reason::NOTHING_SAVED, why);
+                fault.retry = false;
+                self.refuse_load(now, &order, fault, had.is_none());
+                return None;
+            };
+            (previous.keys, previous.expiring)
+        } else {
+            let staged = self.staged.as_ref();
+            let staged = staged.filter(|staged| staged.restore == restore)?;
+            (staged.keys, staged.expiring)
         };
-        let saved = self.record.previous.as_ref();
-        let saved = saved.is_some_and(|previous| previous.restore == restore);
-        let saves = order.save_previous
-            && order.goal == RestoreGoal::Load
-            && !saved
-            && had.is_some_and(|proof| proof.restore.as_ref() != Some(&restore));
-        self.note(false, reason::LOADING, format!("loads the data of restore {restore}"));
+        let own = had.is_some_and(|proof| proof.restore.as_ref() != Some(&restore));
+        let keeps = order.save_previous && order.goal == RestoreGoal::Load;
+        let saves = keeps && own && previous.is_none();
+        self.note(
+            false,
+            reason::LOADING,
+            format!("loads the data of restore {restore}"),
+        );
         Some(State::Loading(Box::new(Load {
             restore,
             attempt: order.attempt,
@@ -224,7 +227,11 @@ impl Lifecycle {
                 seen: (0, 0, 0, false),
                 at: now,
             },
-            step: if saves { Step::Save { told: false } } else { Step::Mark },
+            step: if saves {
+                Step::Save { told: false }
+            } else {
+                Step::Mark
+            },
         })))
     }
 
@@ -275,8 +282,9 @@ impl Lifecycle {
             }
             Step::Mark => {
                 self.withdraw();
-                let mut record = self.record.clone();
-                mark(&mut record, load);
+                // Whatever is written from now on says so.
+                mark(&mut self.record, load);
+                let record = self.record.clone();
                 self.order(now, Order::Record(Box::new(record)));
             }
             Step::Provide => {
@@ -334,11 +342,7 @@ impl Lifecycle {
         Ok(())
     }
 
-    fn leave_source(
-        &mut self,
-        now: Timestamp,
-        load: &mut Load,
-    ) -> Result<Option<State>, Fault> {
+    fn leave_source(&mut self, now: Timestamp, load: &mut Load) -> Result<Option<State>, Fault> {
         let Some(sight) = self.store.fresh().cloned() else {
             return Ok(None);
         };
@@ -383,6 +387,8 @@ impl Lifecycle {
         self.effects.push(Effect::EndProviding);
         if load.step.is_before() {
             // What the mark may have written names no proof: it is written anew.
+            self.record.proof = load.had.as_deref().cloned();
+            self.record.load = None;
             self.save();
             self.load_refused = Some(report(load, &fault, false));
             let (reason, message) = (fault.reason, fault.message);
@@ -406,7 +412,11 @@ impl Lifecycle {
             };
         }
         self.save();
-        self.unprove(now, fault.reason, format!("the load failed: {}", fault.message));
+        self.unprove(
+            now,
+            fault.reason,
+            format!("the load failed: {}", fault.message),
+        );
         None
     }
 
@@ -440,7 +450,6 @@ impl Lifecycle {
             (Step::Mark, Order::Record(_)) => {
                 load.step = Step::Provide;
                 load.had = None;
-                mark(&mut self.record, load);
             }
             (Step::Attach, Order::CopyDonor) => {
                 load.step = Step::Take;
@@ -535,13 +544,14 @@ impl Lifecycle {
         let how = self.store_process.last_exit();
         let message = format!("the store ended ({how}) while it loaded");
         let fault = Fault::new(reason::STORE_ENDED, message);
-        let touched = !load.step.is_before();
         if let Some(State::Opening { .. }) = self.end_load(now, &load, fault) {
             // Its data has ended with it.
-            let message = format!("the store ended ({how})", how = self.store_process.last_exit());
+            let message = format!(
+                "the store ended ({how})",
+                how = self.store_process.last_exit()
+            );
             self.unprove(now, reason::STORE_ENDED, message);
         }
-        debug_assert!(!touched || self.record.proof.is_none());
     }
 
     /// What the node says of the load it was told of; `None` where it has not
@@ -575,10 +585,7 @@ impl Lifecycle {
         Some(RestoreReport {
             restore: record.restore.clone(),
             attempt: record.attempt,
-            started_at: self.record.proof.as_ref().map_or_else(
-                || self.failure.as_ref().map_or(Timestamp::UNIX_EPOCH, |f| f.retry_at),
-                |proof| proof.since,
-            ),
+            started_at: record.began,
             bytes: 0,
             bytes_total: None,
             state: self.loaded_state(record),
@@ -587,8 +594,9 @@ impl Lifecycle {
 
     /// A load counts only as long as the proof that came of it.
     fn loaded_state(&self, record: &LoadRecord) -> RestoreState {
-        let proof = self.proof();
-        let proven = proof.is_some_and(|proof| proof.restore.as_ref() == Some(&record.restore));
+        let of_load = |proof: &ProofRecord| proof.restore.as_ref() == Some(&record.restore);
+        let proven = self.proof().is_some_and(of_load);
+        let remembered = self.proof().is_none() && self.record.proof.as_ref().is_some_and(of_load);
         let failed = |reason: &str, message: &str, retry| RestoreState::Failed {
             reason: reason.to_owned(),
             message: message.to_owned(),
@@ -604,7 +612,7 @@ impl Lifecycle {
             }
             LoadStage::Done { .. } if proven => RestoreState::Reverted,
             // A sidecar that starts has yet to look at what runs.
-            LoadStage::Done { .. } if self.record.proof.is_some() => RestoreState::Loading,
+            LoadStage::Done { .. } if remembered => RestoreState::Loading,
             LoadStage::Done { .. } => failed(
                 reason::PROOF_LOST,
                 "the data was loaded, and its proof was lost since",
@@ -638,6 +646,18 @@ impl Lifecycle {
         };
         let message = format!("{message}; restore {}", load.restore);
         Some((reason::LOADING, message))
+    }
+
+    /// Where an unproven node is that was told to load.
+    pub(crate) fn load_position(&self) -> Option<(NodePhase, Why, Option<Awaiting>)> {
+        let order = self.load_order()?;
+        let report = self.load_report();
+        if let Some(RestoreState::Failed { message, .. }) = report.map(|report| report.state) {
+            let message = format!("{message}; the operator decides how it goes on");
+            return Some((NodePhase::Failed, (reason::LOAD_FAILED, message), None));
+        }
+        let message = format!("waits until restore {} is staged", order.restore);
+        Some((NodePhase::Restoring, (reason::STAGING, message), None))
     }
 
     /// The proof that a node has kept up to the mark of its load.
@@ -681,6 +701,7 @@ fn mark(record: &mut Record, load: &Load) {
         restore: load.restore.clone(),
         attempt: load.attempt,
         goal: load.goal,
+        began: load.began,
         stage: LoadStage::Begun,
     });
 }

@@ -41,6 +41,9 @@ pub struct Outline {
     pub store_process: ProcessFacts,
     /// The engine's process.
     pub engine_process: ProcessFacts,
+    /// How far a load of a backup is; the node says so even where the order
+    /// speaks only of staging, since a load that has begun is not undone by it.
+    pub restore: Option<dynomite_api::contract::RestoreReport>,
     /// What is wrong with it now.
     pub findings: Vec<Finding>,
 }
@@ -69,6 +72,7 @@ impl Lifecycle {
                 .map(|sight| sight.facts.clone()),
             store_process: self.store_process.facts(),
             engine_process: self.engine_process.facts(),
+            restore: self.load_report(),
             findings: self.findings(now),
         }
     }
@@ -94,6 +98,10 @@ impl Lifecycle {
             }
             State::Open { .. } => self.open_position(now),
             State::Held { .. } => self.held_position(now),
+            State::Loading(_) => {
+                let why = self.load_why().unwrap_or_default();
+                (NodePhase::Restoring, why, None)
+            }
             State::Draining(_) | State::Stopped { .. } => {
                 let message = "the node leaves".to_owned();
                 (NodePhase::Draining, (reason::TERMINATING, message), None)
@@ -190,6 +198,9 @@ impl Lifecycle {
                 (reason::STORE_COMPLAINS, complaint),
                 None,
             );
+        }
+        if let Some(position) = self.load_position() {
+            return position;
         }
         let granted = desired
             .grant

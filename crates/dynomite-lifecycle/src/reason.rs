@@ -105,5 +105,25 @@ pub const SETTING_REFUSED: &str = dynomite_api::contract::FINDING_SETTING_REFUSE
 pub const SETTINGS_INVALID: &str = "SettingsInvalid";
 /// The data was proven.
 pub const PROVEN: &str = "Proven";
+/// A backup is being loaded.
+pub const LOADING: &str = "LoadingBackup";
+/// A backup is being staged, or waits to be loaded.
+pub const STAGING: &str = "StagingBackup";
+/// The word to load was taken back.
+pub const LOAD_ABORTED: &str = "LoadAborted";
+/// A load made no progress.
+pub const LOAD_STALLED: &str = "LoadStalled";
+/// A load could not be carried out.
+pub const LOAD_FAILED: &str = "LoadFailed";
+/// The store has not taken what it was given.
+pub const LOAD_DIFFERS: &str = "LoadDiffers";
+/// The node started again in the middle of a load.
+pub const LOAD_INTERRUPTED: &str = "LoadInterrupted";
+/// The proof that a load brought was lost since.
+pub const PROOF_LOST: &str = "ProofLost";
+/// The node's own data could not be saved before a load.
+pub const NOT_SAVED: &str = "NotSaved";
+/// There is no saved data to go back to.
+pub const NOTHING_SAVED: &str = "NothingSaved";
 /// The node gets client traffic.
 pub const READY: &str = "Ready";

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::hold::{HeldRecord, Told};
+use crate::load::{LoadRecord, PreviousRecord};
 
 /// What a node remembers.
 ///
@@ -31,6 +32,10 @@ pub struct Record {
     pub held: Option<HeldRecord>,
     /// What the pod was told by the old REST calls.
     pub told: Told,
+    /// The load of a backup that was begun last.
+    pub load: Option<LoadRecord>,
+    /// The node's own data, saved before a load.
+    pub previous: Option<PreviousRecord>,
     /// Whether files that the store could not load lie aside since the data was
     /// last proven.
     pub set_aside: bool,
@@ -57,6 +62,9 @@ pub struct ProofRecord {
     /// Whether a copy took over exactly; absent where nothing was copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<bool>,
+    /// The restore that the data came from, if it was loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<String>,
 }
 
 /// With which settings a process was started.

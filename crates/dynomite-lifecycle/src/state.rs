@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::effect::Order;
 use crate::event::OrderId;
 use crate::hold::HoldStep;
+use crate::load::Load;
 use crate::record::ProofRecord;
 
 /// Where the node is. A state without a [`ProofRecord`] cannot serve.
@@ -36,6 +37,8 @@ pub(crate) enum State {
         /// Whether nobody can have written since the engine took nothing more.
         whole: bool,
     },
+    /// A backup is being loaded; there is a proof until the load begins.
+    Loading(Box<Load>),
     /// The node leaves.
     Draining(Drain),
     /// Both processes have ended.

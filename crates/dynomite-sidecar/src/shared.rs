@@ -95,6 +95,20 @@ impl Site {
         self.run_dir.join("store.sock")
     }
 
+    /// What was staged for a restore, by its UID.
+    pub(crate) fn staged(&self, restore: &str) -> PathBuf {
+        self.restore_dir().join(format!("{restore}.rdb"))
+    }
+
+    /// What the store had before a restore, by its UID.
+    pub(crate) fn previous(&self, restore: &str) -> PathBuf {
+        self.restore_dir().join(format!("{restore}.previous.rdb"))
+    }
+
+    fn restore_dir(&self) -> PathBuf {
+        self.data_dir.join(".dynomite/restore")
+    }
+
     /// The socket of a process' launcher.
     pub(crate) fn launcher_socket(&self, process: ProcessName) -> PathBuf {
         self.run_dir

@@ -193,7 +193,7 @@ impl Node {
             Effect::Stop { process, .. } => return self.stop(process),
             Effect::Withdraw => self.exposed = (self.without == Without::Proof) && self.exposed,
             // The model's donors never number their writes, so nothing holds a stream.
-            Effect::OpenStream => {}
+            Effect::OpenStream | Effect::EndProviding => {}
             Effect::Save(record) => self.unsaved = Some(*record),
             Effect::Order(id, Order::Expose) => {
                 if self.store.is_none() {
@@ -411,6 +411,9 @@ impl Node {
             | Order::CheckCapture(_)
             | Order::LetThrough { .. }
             | Order::CommitCapture(_) => return failed("the model numbers no writes"),
+            Order::SavePrevious { .. } | Order::Provide { .. } => {
+                return failed("the model has no backups");
+            }
         }
         Event::Done(id)
     }

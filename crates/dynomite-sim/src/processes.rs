@@ -122,6 +122,8 @@ impl Store {
                 ..StoreFacts::default()
             },
             empty: self.has.is_empty(),
+            all_keys: self.has.len(),
+            durable: true,
             replication_id: self.history.clone(),
             left: None,
             link: (self.role == StoreRole::Replica).then(|| {

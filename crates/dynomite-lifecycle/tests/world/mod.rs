@@ -19,8 +19,8 @@ use dynomite_api::contract::{
 };
 use dynomite_lifecycle::{
     Beginning, CutSight, DonorSight, Effect, EngineObservation, EngineSight, Event, Lifecycle,
-    Order, OrderId, Outline, PingAnswer, ProcessEvent, ProcessName, Record, ReplicaLink,
-    SettingFault, StoreObservation, StoreSight, Word,
+    Order, OrderId, Outline, PingAnswer, ProcessEvent, ProcessName, Provided, Record, ReplicaLink,
+    SettingFault, StoreObservation, StoreSight, WhichData, Word,
 };
 use jiff::Timestamp;
 
@@ -55,6 +55,8 @@ pub struct Store {
     history: String,
     pub loading: bool,
     pub complaint: Option<String>,
+    /// When the log that it writes anew is complete.
+    pub durable_at: Option<u64>,
 }
 
 /// One incarnation of the engine.
@@ -121,6 +123,14 @@ pub struct World {
     pub unaware: Vec<String>,
     /// How far the donor's stream is let through, bytes.
     limit: Option<u64>,
+    /// What the backup has, as it is staged.
+    pub staged: Option<BTreeSet<u64>>,
+    /// What the node has saved of its own, and for which restore.
+    pub previous: Option<(String, BTreeSet<u64>)>,
+    /// What the tunnel gives the store, and as which history.
+    pub given: Option<(String, BTreeSet<u64>)>,
+    /// The tunnel gives only the first half.
+    pub given_cut: bool,
     /// Writes that were applied to what the store had them in already.
     pub twice: Vec<u64>,
     pub probing: bool,
@@ -234,6 +244,15 @@ fn life(desired: Option<NodeDesired>, record: Record, exposed: bool) -> Lifecycl
     })
 }
 
+impl Ring {
+    /// The ring has this now, all of it.
+    pub fn applied_is(&mut self, writes: &BTreeSet<u64>) {
+        self.applied = writes.iter().copied().collect();
+        self.coming.clear();
+        self.next = self.applied.last().map_or(1, |last| last + 1);
+    }
+}
+
 impl World {
     /// A pod whose launchers are up and hold, and that has `desired`; the ring
     /// serves already and goes on writing.
@@ -274,6 +293,10 @@ impl World {
             capture_void: false,
             unaware: Vec::new(),
             limit: None,
+            staged: None,
+            previous: None,
+            given: None,
+            given_cut: false,
             twice: Vec::new(),
             probing: true,
             exited: false,
@@ -338,6 +361,7 @@ impl World {
             Effect::Stop { process, .. } => return self.stop(process),
             Effect::Withdraw => self.exposed = false,
             Effect::OpenStream => self.limit = None,
+            Effect::EndProviding => self.given = None,
             Effect::Save(record) => {
                 if !self.disk_full {
                     self.record = *record;
@@ -348,6 +372,12 @@ impl World {
                     return vec![Event::Failed(id, "no socket".to_owned())];
                 }
                 self.exposed = true;
+                return vec![Event::Done(id)];
+            }
+            Effect::Order(id, Order::SavePrevious { restore }) => {
+                if let Some(store) = &self.store {
+                    self.previous = Some((restore, store.has.clone()));
+                }
                 return vec![Event::Done(id)];
             }
             Effect::Order(id, order) => self.orders.push_back((id, order)),
@@ -402,6 +432,7 @@ impl World {
                     offset: 0,
                     loading: false,
                     complaint: None,
+                    durable_at: None,
                 });
             }
             ProcessName::Engine if self.engine.is_none() => {
@@ -508,6 +539,7 @@ impl World {
     pub fn sidecar_restarts(&mut self) {
         self.orders.clear();
         self.limit = None;
+        self.given = None;
         let desired = Some(self.desired.clone());
         self.life = life(desired, self.record.clone(), self.exposed);
         self.send(Event::Tick);
@@ -686,6 +718,10 @@ impl World {
         {
             length -= 1;
         }
+        if let Some((history, has)) = self.given.clone() {
+            self.take_given(history, has);
+            return;
+        }
         let (step, offset, history) = (self.step, self.offset_of(length), self.donor_history());
         let reachable = self.ring.reachable && self.life.donor().is_some();
         let Some(store) = &mut self.store else { return };
@@ -701,6 +737,24 @@ impl World {
             store.has = self.ring.applied[..length].iter().copied().collect();
             store.offset = offset;
             store.history = history;
+        }
+    }
+
+    /// The store copies what the tunnel gives it, and writes its log anew.
+    fn take_given(&mut self, history: String, has: BTreeSet<u64>) {
+        let (step, cut) = (self.step, self.given_cut);
+        let Some(store) = &mut self.store else { return };
+        if store.role != StoreRole::Replica || cut {
+            return;
+        }
+        if *store.copied_at.get_or_insert(step + COPY_STEPS) <= step && store.history != history {
+            (store.has, store.history, store.offset) = (has, history, 0);
+            store.durable_at = Some(step + COPY_STEPS);
+        }
+        if let (Some(files), Some(at)) = (&mut self.files, store.durable_at)
+            && at <= step
+        {
+            files.clone_from(&store.has);
         }
     }
 
@@ -742,7 +796,7 @@ impl World {
                 }
                 self.record = *record;
             }
-            Order::Expose => {}
+            Order::Expose | Order::SavePrevious { .. } => {}
             Order::SetAside if self.set_aside.len() >= 3 => {
                 return failed("3 sets lie there already");
             }
@@ -765,6 +819,18 @@ impl World {
                 };
                 store.role = StoreRole::Primary;
                 store.copied_at = None;
+            }
+            Order::Provide { which, .. } => {
+                let data = match which {
+                    WhichData::Staged => self.staged.clone(),
+                    WhichData::Previous => self.previous.clone().map(|(_, has)| has),
+                };
+                let Some(has) = data else {
+                    return failed("there is no such file");
+                };
+                let history = self.fresh_name("given");
+                self.given = Some((history.clone(), has));
+                return Event::Provided(id, Provided { history, bytes: 9 });
             }
             Order::ReadDonor => {
                 if !self.ring.reachable {
@@ -900,6 +966,8 @@ impl World {
                 ..StoreFacts::default()
             },
             empty: store.has.is_empty(),
+            all_keys: store.has.len() as u64,
+            durable: store.durable_at.is_none_or(|at| at <= self.step),
             replication_id: store.history.clone(),
             link: (store.role == StoreRole::Replica).then(|| ReplicaLink {
                 up,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dynomite_api::contract::{DesiredMark, NodeDesired, NodePhase, NodeReport};
 use dynomite_lifecycle::{
-    Beginning, Effect, Event, Lifecycle, Order, OrderId, ProcessName, Record, StoreObservation,
-    accept, room_for_copy,
+    Beginning, Effect, Event, Lifecycle, Order, OrderId, ProcessName, Provided, Record,
+    StoreObservation, WhichData, accept, room_for_copy,
 };
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,7 +20,7 @@ use super::store::{self, StoreOrder};
 use super::{disk, sockets};
 use crate::launch;
 use crate::shared::{Input, Refused, Site, View};
-use crate::tunnel::Gate;
+use crate::tunnel::{self, Gate};
 
 /// Orders and messages that may wait between the driver and its tasks. There is
 /// one order at a time; the rest is for those whose answers nobody awaits any more.
@@ -322,6 +322,7 @@ impl Driver {
                 }
             }
             Effect::OpenStream => self.gate.open(),
+            Effect::EndProviding => self.gate.plays(None),
             Effect::Save(record) => {
                 if self.writings.try_send(Writing::Save(record)).is_err() {
                     tracing::warn!("the disk is too slow to keep what the node remembers");
@@ -382,11 +383,44 @@ impl Driver {
             Order::LetThrough { history, offset } => {
                 self.order_donor(id, DonorOrder::LetThrough { history, offset })
             }
+            Order::Provide { restore, which } => {
+                return Some(match self.provide(&restore, which) {
+                    Ok(provided) => Event::Provided(id, provided),
+                    Err(why) => Event::Failed(id, why),
+                });
+            }
+            Order::SavePrevious { restore } => return Some(self.save_previous(id, &restore)),
             Order::ReadDonor => self.order_donor(id, DonorOrder::Read),
             Order::ReadCut => self.order_donor(id, DonorOrder::Cut),
             Order::AskPeers => self.order_donor(id, DonorOrder::Peers),
         };
         (!passed).then(|| Event::Failed(id, "too many orders wait already".to_owned()))
+    }
+
+    /// Has the tunnel give the store the data of a restore.
+    fn provide(&self, restore: &str, which: WhichData) -> Result<Provided, String> {
+        let path = match which {
+            WhichData::Staged => self.site.staged(restore),
+            WhichData::Previous => self.site.previous(restore),
+        };
+        let facts = std::fs::metadata(&path);
+        let facts = facts.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        let now = self.clock.now();
+        let history = tunnel::fresh_history(&format!("{} {restore} {now}", self.site.pod_uid));
+        self.gate.plays(Some(Arc::new(tunnel::Play {
+            history: history.clone(),
+            source: Box::new(tunnel::File(path)),
+        })));
+        let bytes = facts.len();
+        Ok(Provided { history, bytes })
+    }
+
+    /// Nothing is begun that could not be taken back: a node that cannot save
+    /// its data says so, and loads nothing.
+    fn save_previous(&self, id: OrderId, restore: &str) -> Event {
+        let path = self.site.previous(restore);
+        let why = format!("{} cannot be written by this version", path.display());
+        Event::Failed(id, why)
     }
 
     fn event_of(&self, said: Said) -> Event {
@@ -569,7 +603,7 @@ fn make_report(
         restart_required: life.restart_required(),
         findings: outline.findings,
         snapshot: None,
-        restore: None,
+        restore: outline.restore,
         credentials: Vec::new(),
     }
 }

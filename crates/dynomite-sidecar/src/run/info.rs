@@ -43,12 +43,22 @@ impl<'a> Info<'a> {
     }
 
     fn is_empty(&self) -> bool {
-        !self.0.iter().any(|(name, line)| {
-            let database = name
-                .strip_prefix("db")
-                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
-            database && Self::keys(line) > 0
-        })
+        self.all_keys() == 0
+    }
+
+    fn all_keys(&self) -> u64 {
+        let databases = self.0.iter().filter(|(name, _)| {
+            let number = name.strip_prefix("db");
+            number.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))
+        });
+        databases.map(|(_, line)| Self::keys(line)).sum()
+    }
+
+    /// Whether a store that writes a log has written it anew since its copy.
+    fn is_durable(&self) -> bool {
+        let rewrites = self.flag("aof_rewrite_in_progress") || self.flag("aof_rewrite_scheduled");
+        let failed = self.text("aof_last_bgrewrite_status") == "err";
+        !(self.flag("aof_enabled") && (rewrites || failed))
     }
 
     /// `None` when this is no `INFO` of a store: without its `run_id`, nothing
@@ -77,6 +87,8 @@ impl<'a> Info<'a> {
         Some(StoreSight {
             facts,
             empty: self.is_empty(),
+            all_keys: self.all_keys(),
+            durable: self.is_durable(),
             replication_id: self.text("master_replid").to_owned(),
             link: (role == StoreRole::Replica).then(|| self.link()),
             left: self.left(),

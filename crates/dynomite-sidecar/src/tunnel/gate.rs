@@ -4,7 +4,11 @@
 //! connection from the moment it is set, and the next connection finds it too: a
 //! store whose link breaks during a cut connects again by itself.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
+
+use super::primary::Play;
 
 /// A place in a replication history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,9 +40,25 @@ pub(crate) struct Copied {
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: watch::Sender<State>,
+    play: watch::Sender<Option<Arc<Play>>>,
 }
 
 impl Gate {
+    /// From now on the store is given this instead of a donor's stream; or a
+    /// donor's again. What it was being given ends.
+    pub(crate) fn plays(&self, play: Option<Arc<Play>>) {
+        self.play.send_if_modified(|now| {
+            let differs = play.is_some() || now.is_some();
+            *now = play;
+            differs
+        });
+    }
+
+    /// What the store is given instead of a donor's stream, and changes of that.
+    pub(super) fn playing(&self) -> watch::Receiver<Option<Arc<Play>>> {
+        self.play.subscribe()
+    }
+
     /// Lets nothing more through, from where the stream is now.
     ///
     /// # Errors

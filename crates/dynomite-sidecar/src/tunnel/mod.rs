@@ -3,10 +3,12 @@
 //! The store is told `REPLICAOF 127.0.0.1 22122` and nothing else: which donor
 //! that is, the tunnel takes from the [`View`], and only a donor of the ring
 //! map in the desired document counts. While no warm-up is on, connections are
-//! closed at once; when it ends or the donor changes, its streams are cut.
+//! closed at once; when it ends or the donor changes, its streams are cut. While
+//! a backup is loaded, the tunnel itself is the donor (`primary`).
 
 mod gate;
 mod pipe;
+mod primary;
 mod relay;
 mod tap;
 
@@ -23,6 +25,7 @@ use crate::shared::{Input, ReplicationAsk, Site, View};
 
 pub(crate) use gate::Gate;
 pub(crate) use pipe::pipe;
+pub(crate) use primary::{File, Play, fresh_history};
 use relay::relay;
 pub(crate) use tap::Tapped;
 
@@ -100,6 +103,17 @@ impl Tunnel {
     }
 
     async fn connection(self, local: TcpStream) {
+        let mut playing = self.gate.playing();
+        let play = playing.borrow_and_update().clone();
+        if let Some(play) = play {
+            let _ = local.set_nodelay(true);
+            tokio::select! {
+                () = self.play(local, &play) => {}
+                // An error means that the driver is gone, and the node with it.
+                _ = playing.changed() => {}
+            }
+            return;
+        }
         let wanted = wanted(&self.view.borrow());
         let Some((donor, ask)) = wanted else {
             return;
@@ -111,6 +125,21 @@ impl Tunnel {
             // An error means that the driver is gone, and the node with it.
             _ = view.wait_for(|view| !view.donor.as_ref().is_some_and(|now| same(now, &donor))) => {
                 tracing::info!(donor = donor.name, "the stream from the donor was cut");
+            }
+        }
+    }
+
+    async fn play(&self, local: TcpStream, play: &Play) {
+        match primary::play(local, play, &self.gate).await {
+            Ok(()) => {}
+            Err(primary::Ended::Store(error)) => {
+                tracing::debug!(%error, "the store left the copy it was given");
+            }
+            Err(primary::Ended::Source(error)) => {
+                tracing::warn!(%error, ?play, "the data of the copy cannot be read");
+                let donor = play.history.clone();
+                let why = format!("the data cannot be read: {error}");
+                let _ = self.inputs.send(Input::DonorRefused { donor, why }).await;
             }
         }
     }
