@@ -337,6 +337,8 @@ fn s3(place: S3<'_>) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(place.bucket)
         .with_region(place.region.unwrap_or("us-east-1"))
+        // Not every service that speaks the protocol knows how to delete several at once.
+        .with_disable_bulk_delete(true)
         .with_client_options(place.client)
         .with_retry(place.patience.retry());
     let endpoint = place

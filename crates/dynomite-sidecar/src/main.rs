@@ -10,6 +10,7 @@ mod render;
 mod run;
 mod secure;
 mod shared;
+mod snapshot;
 mod tunnel;
 
 use std::io::IsTerminal as _;

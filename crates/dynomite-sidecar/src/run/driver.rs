@@ -20,6 +20,7 @@ use super::store::{self, StoreOrder};
 use super::{disk, sockets};
 use crate::launch;
 use crate::shared::{Input, Refused, Site, View};
+use crate::snapshot::Desk;
 use crate::tunnel::{self, Gate};
 
 /// Orders and messages that may wait between the driver and its tasks. There is
@@ -75,6 +76,7 @@ pub(super) struct Driver {
     engine_orders: mpsc::Sender<(OrderId, EngineOrder)>,
     donor_orders: mpsc::Sender<(OrderId, DonorOrder)>,
     gate: Arc<Gate>,
+    desk: Arc<Desk>,
     /// Peers that copy this node, and when they last asked.
     guests: HashMap<String, Instant>,
     writings: mpsc::Sender<Writing>,
@@ -95,6 +97,7 @@ impl Driver {
         heard: mpsc::Receiver<Input>,
         inputs: &mpsc::Sender<Input>,
         reach: Reach,
+        desk: Arc<Desk>,
     ) -> Self {
         let clock = Clock::new();
         let desired = disk::load_desired(&site);
@@ -127,7 +130,8 @@ impl Driver {
         let phase = (life.outline(now).phase, now);
         let desired = desired.map(Arc::new);
         let mark = desired.as_deref().map(mark_of);
-        let report = make_report(&site, &life, desired.as_deref(), mark.clone(), phase, now);
+        let mut report = make_report(&site, &life, desired.as_deref(), mark.clone(), phase, now);
+        desk.add_to(&mut report);
         let view = watch::Sender::new(View {
             report,
             seeds: seeds_of(desired.as_deref()),
@@ -162,6 +166,7 @@ impl Driver {
             engine_orders,
             donor_orders,
             gate,
+            desk,
             guests: HashMap::new(),
             writings,
             pace,
@@ -485,15 +490,17 @@ impl Driver {
             self.phase = (phase, now);
         }
         let desired = self.desired.clone();
+        let mut report = make_report(
+            &self.site,
+            &self.life,
+            desired.as_deref(),
+            self.mark.clone(),
+            self.phase,
+            now,
+        );
+        self.desk.add_to(&mut report);
         let view = View {
-            report: make_report(
-                &self.site,
-                &self.life,
-                desired.as_deref(),
-                self.mark.clone(),
-                self.phase,
-                now,
-            ),
+            report,
             seeds: seeds_of(desired.as_deref()),
             desired,
             started: self.life.is_prepared(),

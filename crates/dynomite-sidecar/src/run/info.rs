@@ -6,10 +6,10 @@ use dynomite_api::contract::{StoreFacts, StoreRole};
 use dynomite_lifecycle::{DonorSight, ReplicaLink, StoreSight};
 
 /// The lines of an `INFO`, by name.
-pub(super) struct Info<'a>(HashMap<&'a str, &'a str>);
+pub(crate) struct Info<'a>(HashMap<&'a str, &'a str>);
 
 impl<'a> Info<'a> {
-    pub(super) fn parse(text: &'a str) -> Self {
+    pub(crate) fn parse(text: &'a str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         Self(lines.filter_map(|line| line.split_once(':')).collect())
     }
@@ -18,7 +18,7 @@ impl<'a> Info<'a> {
         self.0.get(name).copied().unwrap_or_default()
     }
 
-    fn number(&self, name: &str) -> u64 {
+    pub(crate) fn number(&self, name: &str) -> u64 {
         self.text(name).parse().unwrap_or_default()
     }
 
@@ -35,7 +35,7 @@ impl<'a> Info<'a> {
     }
 
     /// Valkey names itself beside the Redis it is compatible with.
-    fn version(&self) -> &'a str {
+    pub(crate) fn version(&self) -> &'a str {
         match self.text("valkey_version") {
             "" => self.text("redis_version"),
             valkey => valkey,
@@ -119,6 +119,30 @@ impl<'a> Info<'a> {
             && self.number("used_memory") >= limit
             && self.text("maxmemory_policy") == "noeviction";
         full.then(|| format!("OOM the store has reached its {limit} bytes and refuses writes"))
+    }
+
+    /// For what the store has forked, or is about to, if it has.
+    pub(crate) fn forks(&self) -> Option<String> {
+        let jobs = [
+            ("rdb_bgsave_in_progress", "the store saves"),
+            ("aof_rewrite_in_progress", "the store rewrites its log"),
+            (
+                "aof_rewrite_scheduled",
+                "the store is about to rewrite its log",
+            ),
+            ("loading", "the store loads"),
+        ];
+        if let Some((_, words)) = jobs.iter().find(|(name, _)| self.flag(name)) {
+            return Some((*words).to_owned());
+        }
+        let copied = self.0.iter().any(|(name, line)| {
+            let replica = name
+                .strip_prefix("slave")
+                .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+            let begins = ["state=wait_bgsave", "state=send_bulk"];
+            replica && begins.iter().any(|state| line.contains(state))
+        });
+        copied.then(|| "another node copies the store".to_owned())
     }
 
     pub(super) fn donor(&self) -> Option<DonorSight> {

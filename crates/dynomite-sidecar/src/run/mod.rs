@@ -7,7 +7,7 @@ mod driver;
 mod engine;
 #[cfg(test)]
 mod fakes;
-mod info;
+pub(crate) mod info;
 mod pace;
 mod sockets;
 mod store;
@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::shared::{INPUT_QUEUE, Input, Ports, Site};
-use crate::{plain, secure, tunnel};
+use crate::{plain, secure, snapshot, tunnel};
 
 /// `dynomite-sidecar run`
 #[derive(Args, Clone, Debug)]
@@ -140,8 +140,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         client: secure::Client::new(credentials.clone()),
         gate: Arc::clone(&gate),
     };
-    let driver = driver::Driver::new(Arc::clone(&site), heard, &inputs, reach);
+    let desk = Arc::new(snapshot::Desk::new(Arc::clone(&site))?);
+    let driver = driver::Driver::new(Arc::clone(&site), heard, &inputs, reach, Arc::clone(&desk));
     let view = driver.view();
+    tokio::spawn(snapshot::attend(Arc::clone(&desk), view.clone()));
     tokio::spawn(pass_on_signals(inputs.clone())?);
     if let Some(file) = arguments.desired {
         let follow = desired_file::follow(file, Arc::clone(&site), view.clone(), inputs.clone());
@@ -155,6 +157,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         view.clone(),
         inputs.clone(),
         Arc::clone(&traffic),
+        desk,
     );
     let tunnel = tunnel::serve(&site, credentials, view, inputs, traffic, gate);
     tokio::select! {

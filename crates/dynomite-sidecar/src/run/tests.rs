@@ -15,6 +15,7 @@ use super::fakes::Fakes;
 use crate::fixture;
 use crate::secure::{Client, Credentials};
 use crate::shared::{INPUT_QUEUE, Input, ReplicationAsk, Site, View};
+use crate::snapshot::Desk;
 
 /// Longer than anything takes here, also on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -45,7 +46,9 @@ impl Node {
             client: Client::new(Credentials::watch(site.tls_dir.clone())),
             gate: Arc::default(),
         };
-        let driver = Driver::new(Arc::new(site.clone()), heard, &inputs, reach);
+        let site = Arc::new(site.clone());
+        let desk = Arc::new(Desk::new(Arc::clone(&site)).expect("a thread can be had"));
+        let driver = Driver::new(site, heard, &inputs, reach, desk);
         Self {
             view: driver.view(),
             inputs,

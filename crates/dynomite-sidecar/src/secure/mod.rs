@@ -6,6 +6,8 @@
 //! | `GET /v1/report` | operator, node | 200 with the report |
 //! | `GET /v1/cut` | node | 200 with a moment of the store; 409 and why; 501 when the engine does not number |
 //! | `GET /v1/ring` | operator, node | 200 with the addresses in the engine's ring map |
+//! | `PUT /v1/credentials` | operator | 200 with the report: what opens object storage is held in memory |
+//! | `POST /v1/bucket` | operator | 200 with what came of a small work in object storage |
 //! | `GET /v1/replication`, `Upgrade: dynomite-replication` | node | 101, then the store's own bytes; 409 and why |
 //!
 //! Whoever has no certificate of the cluster's authority ends at the handshake;
@@ -28,6 +30,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::http;
 use crate::shared::{Input, Site, View};
+use crate::snapshot::Desk;
 use crate::tunnel::Traffic;
 
 pub(crate) use client::Client;
@@ -53,9 +56,10 @@ pub(crate) async fn serve(
     view: watch::Receiver<View>,
     inputs: mpsc::Sender<Input>,
     traffic: Arc<Traffic>,
+    desk: Arc<Desk>,
 ) -> anyhow::Result<()> {
     let listener = http::listen(site.listen, site.ports.secure)?;
-    let server = Server::new(credentials, inputs, view, traffic, site.admin());
+    let server = Server::new(credentials, inputs, view, traffic, site.admin(), desk);
     server.run(listener).await;
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use dynomite_api::Token;
 use dynomite_api::contract::{
-    NodeDesired, NodeReport, PATH_CUT, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, PATH_RING,
-    UPGRADE_REPLICATION,
+    BucketRequest, MAX_SMALL_OBJECT, NodeDesired, NodeReport, PATH_BUCKET, PATH_CREDENTIALS,
+    PATH_CUT, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, PATH_RING, UPGRADE_REPLICATION,
 };
 use dynomite_lifecycle::CutSight;
 use http_body_util::Full;
@@ -31,6 +31,7 @@ use super::{HEADER_CLUSTER, HEADER_DONOR, HEADER_NODE, HEADER_TOKEN};
 use crate::engine_rest as engine;
 use crate::http::{self, Answer, Door, failure, wrong_method};
 use crate::shared::{Input, ReplicationAsk, View};
+use crate::snapshot::Desk;
 use crate::tunnel::{Traffic, pipe};
 
 /// Connections at a time: the operator's, those of the peers of this token,
@@ -53,6 +54,12 @@ const DRIVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest desired document, bytes: a ring of some thousand nodes.
 const DESIRED_LIMIT: usize = 2 * 1024 * 1024;
 
+/// The largest hand-over of credentials, bytes: Secrets have at most as much.
+const CREDENTIALS_LIMIT: usize = 1024 * 1024;
+
+/// The largest request to object storage, bytes: a small object as JSON writes it.
+const BUCKET_LIMIT: usize = 2 * MAX_SMALL_OBJECT;
+
 /// The longest value of one of our headers, bytes.
 const HEADER_LIMIT: usize = 253;
 
@@ -66,6 +73,7 @@ pub(super) struct Server {
     streams: Arc<Semaphore>,
     /// The engine's REST.
     admin: SocketAddr,
+    desk: Arc<Desk>,
 }
 
 /// What is asked for.
@@ -76,6 +84,8 @@ enum Route {
     Replication,
     Cut,
     Ring,
+    Credentials,
+    Bucket,
 }
 
 impl Route {
@@ -86,20 +96,23 @@ impl Route {
             PATH_REPLICATION => Some(Self::Replication),
             PATH_CUT => Some(Self::Cut),
             PATH_RING => Some(Self::Ring),
+            PATH_CREDENTIALS => Some(Self::Credentials),
+            PATH_BUCKET => Some(Self::Bucket),
             _ => None,
         }
     }
 
     fn method(self) -> Method {
         match self {
-            Self::Desired => Method::PUT,
+            Self::Desired | Self::Credentials => Method::PUT,
+            Self::Bucket => Method::POST,
             Self::Report | Self::Replication | Self::Cut | Self::Ring => Method::GET,
         }
     }
 
     fn open_to(self, identity: &Identity) -> bool {
         match self {
-            Self::Desired => *identity == Identity::Operator,
+            Self::Desired | Self::Credentials | Self::Bucket => *identity == Identity::Operator,
             Self::Report | Self::Ring => {
                 matches!(identity, Identity::Operator | Identity::Node)
             }
@@ -118,14 +131,15 @@ struct Conflict<'a> {
 }
 
 impl Server {
-    /// A server that asks the driver through `inputs` and the engine at `admin`,
-    /// and counts its copies in `traffic`.
+    /// A server that asks the driver through `inputs`, the engine at `admin` and
+    /// object storage through `desk`, and counts its copies in `traffic`.
     pub(crate) fn new(
         credentials: Credentials,
         inputs: mpsc::Sender<Input>,
         view: watch::Receiver<View>,
         traffic: Arc<Traffic>,
         admin: SocketAddr,
+        desk: Arc<Desk>,
     ) -> Self {
         Self {
             credentials,
@@ -134,6 +148,7 @@ impl Server {
             traffic,
             streams: Arc::new(Semaphore::new(STREAMS)),
             admin,
+            desk,
         }
     }
 
@@ -196,7 +211,8 @@ impl Server {
 
     async fn answer(self, request: Request<Incoming>, identity: &Identity) -> Answer {
         let Some(route) = Route::of(request.uri().path()) else {
-            let remedy = "ask for /v1/desired, /v1/report, /v1/replication, /v1/cut or /v1/ring";
+            let remedy = "ask for /v1/desired, /v1/report, /v1/replication, /v1/cut, /v1/ring, \
+                          /v1/credentials or /v1/bucket";
             return failure(StatusCode::NOT_FOUND, "no such path", remedy);
         };
         if !route.open_to(identity) {
@@ -215,6 +231,8 @@ impl Server {
             Route::Replication => self.replication(request).await,
             Route::Cut => self.cut(request).await,
             Route::Ring => self.ring(request).await,
+            Route::Credentials => self.credentials(request).await,
+            Route::Bucket => self.bucket(request).await,
         }
     }
 
@@ -243,6 +261,38 @@ impl Server {
             ),
             Err(answer) => *answer,
         }
+    }
+
+    /// Takes what opens object storage. What cannot be read is not repeated: it is secret.
+    async fn credentials(self, request: Request<Incoming>) -> Answer {
+        let body = match http::body(request, CREDENTIALS_LIMIT).await {
+            Ok(body) => body,
+            Err(answer) => return *answer,
+        };
+        let Ok(credentials) = serde_json::from_slice(&body) else {
+            let remedy = "send credentials of this version";
+            return failure(StatusCode::BAD_REQUEST, "these are no credentials", remedy);
+        };
+        self.desk.take_credentials(credentials);
+        let mut report = self.view.borrow().report.clone();
+        self.desk.add_to(&mut report);
+        http::json(StatusCode::OK, &report)
+    }
+
+    /// Small work in object storage. Whoever goes away meanwhile ends it not: it may be a write.
+    async fn bucket(self, request: Request<Incoming>) -> Answer {
+        let body = match http::body(request, BUCKET_LIMIT).await {
+            Ok(body) => body,
+            Err(answer) => return *answer,
+        };
+        let request: BucketRequest = match serde_json::from_slice(&body) {
+            Ok(request) => request,
+            Err(error) => {
+                let remedy = "send a request of this version";
+                return failure(StatusCode::BAD_REQUEST, error.to_string(), remedy);
+            }
+        };
+        http::json(StatusCode::OK, &self.desk.small(request).await)
     }
 
     fn report(&self, identity: &Identity) -> Answer {

@@ -165,7 +165,15 @@ impl Node {
         let admin = engine.local_addr().unwrap();
         let pages = Arc::<Pages>::default();
         tokio::spawn(rest(engine, pages.clone()));
-        let server = Server::new(credentials.clone(), inputs, shown, traffic.clone(), admin);
+        let desk = Arc::new(Desk::new(Arc::new(fixture::site())).unwrap());
+        let server = Server::new(
+            credentials.clone(),
+            inputs,
+            shown,
+            traffic.clone(),
+            admin,
+            desk,
+        );
         tokio::spawn(server.run(listener));
         Self {
             authority,

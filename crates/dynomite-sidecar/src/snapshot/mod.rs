@@ -1,0 +1,155 @@
+//! Snapshots of this node's store: what the operator orders of them, done beside the driver's thread.
+//!
+//! ```text
+//!  desired document ──orders──▶ attend ──▶ take    store ─▶ verify, compress, seal ─▶ bucket
+//!  PUT /v1/credentials ──────▶ Desk ────▶ stage   bucket ─▶ open, verify, filter ─▶ file
+//!  POST /v1/bucket ──────────▶          └▶ small   list, get, put, delete, inspect
+//!  report ◀──────── results ──┘
+//! ```
+//!
+//! The [`Desk`] has a thread of its own: to digest and to compress takes the processor for
+//! milliseconds at a time, and health is looked at every few. Results live as long as their
+//! order stands; credentials live in memory only.
+
+mod attend;
+mod broken;
+mod psync;
+mod small;
+mod take;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use dynomite_api::contract::{
+    BackupPlace, BucketAnswer, BucketRequest, Credentials, NodeReport, RestoreReport,
+    SnapshotReport,
+};
+use dynomite_bucket::{Bucket, Patience};
+use dynomite_snapshot::envelope::Key;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::shared::{Site, View};
+use broken::Broken;
+
+pub(crate) use attend::attend;
+
+/// Small requests to places at a time; more wait.
+const SMALL_REQUESTS: usize = 4;
+
+/// Where the work with object storage is done, and its results lie.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    site: Arc<Site>,
+    worker: Handle,
+    /// The worker's thread ends when this is dropped.
+    _ends: oneshot::Sender<()>,
+    credentials: watch::Sender<Arc<Credentials>>,
+    results: Mutex<Results>,
+    small: Semaphore,
+    patience: Patience,
+}
+
+/// What the report tells.
+#[derive(Debug, Default)]
+struct Results {
+    snapshot: Option<SnapshotReport>,
+    restore: Option<RestoreReport>,
+}
+
+impl Desk {
+    /// A desk with a thread of its own.
+    ///
+    /// # Errors
+    /// When the machine gives no thread.
+    pub(crate) fn new(site: Arc<Site>) -> io::Result<Self> {
+        Self::with_patience(site, Patience::default())
+    }
+
+    fn with_patience(site: Arc<Site>, patience: Patience) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let worker = runtime.handle().clone();
+        let (ends, ended) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("snapshots".to_owned())
+            .spawn(move || runtime.block_on(ended))?;
+        Ok(Self {
+            site,
+            worker,
+            _ends: ends,
+            credentials: watch::Sender::default(),
+            results: Mutex::default(),
+            small: Semaphore::new(SMALL_REQUESTS),
+            patience,
+        })
+    }
+
+    fn results(&self) -> MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what opens the stores, in place of what was held.
+    pub(crate) fn take_credentials(&self, credentials: Credentials) {
+        tracing::info!(?credentials, "credentials of object storage");
+        self.credentials.send_replace(Arc::new(credentials));
+    }
+
+    /// Adds to a report what this desk knows.
+    pub(crate) fn add_to(&self, report: &mut NodeReport) {
+        let results = self.results();
+        report.snapshot.clone_from(&results.snapshot);
+        // Once it loads, the node's life tells more of it.
+        if report.restore.is_none() {
+            report.restore.clone_from(&results.restore);
+        }
+        drop(results);
+        let held = self.credentials.borrow();
+        let stores = held.stores.values().map(|store| store.id.clone());
+        report.credentials = stores.collect();
+        report.credentials.sort();
+        report.credentials.dedup();
+    }
+
+    /// Opens a place with what was handed over for it.
+    fn open(&self, place: &BackupPlace) -> Result<Bucket, Broken> {
+        let held = self.credentials.borrow().clone();
+        let store = held.stores.get(&place.store);
+        Ok(Bucket::open_with(place, store, self.patience)?)
+    }
+
+    /// A key of encryption.
+    fn key(&self, id: &str) -> Result<Key, Broken> {
+        let held = self.credentials.borrow().clone();
+        let Some(text) = held.encryption_keys.get(id) else {
+            let what = format!("the key of encryption `{id}` is not at hand");
+            return Err(Broken::passing("EncryptionKeyMissing", what));
+        };
+        let bytes = STANDARD.decode(text.trim()).ok();
+        let bytes: Option<[u8; 32]> = bytes.and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Key::new).ok_or_else(|| {
+            let what = format!("the key of encryption `{id}` is not 32 bytes in Base64");
+            Broken::lasting("EncryptionKeyInvalid", what)
+        })
+    }
+
+    /// Does a small work in a place.
+    pub(crate) async fn small(self: Arc<Self>, request: BucketRequest) -> BucketAnswer {
+        let desk = Arc::clone(&self);
+        let done = self.worker.spawn(async move {
+            // Never closed.
+            let _turn = desk.small.acquire().await;
+            small::answer(&desk, request).await
+        });
+        done.await
+            .unwrap_or_else(|error| Broken::passing("Interrupted", error.to_string()).into_answer())
+    }
+}
+
+/// Whether this node's data may be copied now.
+fn is_proven(view: &View) -> bool {
+    view.donates
+}

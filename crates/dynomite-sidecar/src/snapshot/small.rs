@@ -1,0 +1,115 @@
+//! Small work in a place, for the operator, which may not have the identity that opens it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dynomite_api::contract::{
+    BucketAction, BucketAnswer, BucketRequest, MAX_LISTED, MAX_SMALL_OBJECT,
+};
+use dynomite_bucket::Bucket;
+use dynomite_snapshot::rdb::Verifier;
+use jiff::Timestamp;
+
+use super::Desk;
+use super::broken::Broken;
+
+/// How long small work may take.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// How long the reading of a whole file may take: some ten gigabytes.
+const PATIENCE_INSPECT: Duration = Duration::from_mins(10);
+
+pub(super) async fn answer(desk: &Desk, request: BucketRequest) -> BucketAnswer {
+    let patience = match &request.action {
+        BucketAction::Inspect { .. } => PATIENCE_INSPECT,
+        _ => PATIENCE,
+    };
+    let done = async {
+        let bucket = desk.open(&request.place)?;
+        act(&bucket, request.action).await
+    };
+    match tokio::time::timeout(patience, done).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(broken)) => broken.into_answer(),
+        Err(_) => {
+            let message = "the storage did not answer in time";
+            Broken::passing("Unavailable", message).into_answer()
+        }
+    }
+}
+
+async fn act(bucket: &Bucket, action: BucketAction) -> Result<BucketAnswer, Broken> {
+    Ok(match action {
+        BucketAction::List { under, after } => {
+            let (objects, more) = bucket.list(&under, after.as_deref(), MAX_LISTED).await?;
+            BucketAnswer::Listed { objects, more }
+        }
+        BucketAction::Get { key } => match bucket.get(&key, MAX_SMALL_OBJECT).await? {
+            Some(content) => match String::from_utf8(content.into()) {
+                Ok(text) => BucketAnswer::Text { text },
+                Err(_) => return Err(Broken::lasting("NotText", format!("{key} is no text"))),
+            },
+            None => BucketAnswer::Missing,
+        },
+        BucketAction::Head { key } => match bucket.head(&key).await? {
+            Some(object) => BucketAnswer::Facts { object },
+            None => BucketAnswer::Missing,
+        },
+        BucketAction::Put { key, text } => {
+            if text.len() > MAX_SMALL_OBJECT {
+                let message = format!("{key} would have {} bytes", text.len());
+                return Err(Broken::lasting("TooLarge", message));
+            }
+            bucket.put(&key, Bytes::from(text)).await?;
+            BucketAnswer::Done
+        }
+        BucketAction::Delete { keys } => {
+            if keys.len() > MAX_LISTED {
+                let message = format!("{} objects at once", keys.len());
+                return Err(Broken::lasting("TooMany", message));
+            }
+            for key in keys {
+                bucket.delete(&key).await?;
+            }
+            BucketAnswer::Done
+        }
+        BucketAction::Inspect { key } => inspect(bucket, &key).await?,
+    })
+}
+
+async fn inspect(bucket: &Bucket, key: &str) -> Result<BucketAnswer, Broken> {
+    let mut download = match bucket.download(key).await {
+        Err(error) if error.reason == dynomite_bucket::Reason::NoSuchObject => {
+            return Ok(BucketAnswer::Missing);
+        }
+        download => download?,
+    };
+    let no_rdb = |error: dynomite_snapshot::rdb::Error| {
+        let message = format!("{key} is no whole RDB file that can be read here: {error}");
+        Broken::lasting("NotWhole", message)
+    };
+    let mut verifier = Verifier::new(Timestamp::now());
+    while let Some(piece) = download.next().await? {
+        verifier.update(&piece).map_err(no_rdb)?;
+    }
+    let summary = verifier.finish().map_err(no_rdb)?;
+    let counts = summary.counts();
+    let memory = summary
+        .aux
+        .get("used-mem")
+        .and_then(|text| text.parse::<u64>().ok());
+    Ok(BucketAnswer::Inspected {
+        summary: serde_json::json!({
+            "bytes": summary.bytes,
+            "rdb": summary.version,
+            "checksum": summary.checksum,
+            "storeVersion": summary.store_version(),
+            "keys": counts.total(),
+            "expiring": counts.expiring,
+            "expired": counts.expired,
+            "databases": summary.databases,
+            "functions": summary.functions,
+            "memoryBytes": memory,
+        }),
+    })
+}
