@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! CA (10 years) --+-- operator's client certificate (CN dynomite-operator)
+//!                 +-- people's client certificate (CN dynomite-admin)
 //!                 +-- the nodes' certificate (CN dynomite-node, both ways)
 //! ```
 //!
@@ -11,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use dynomite_api::contract::{CN_NODE, CN_OPERATOR};
+use dynomite_api::contract::{CN_ADMIN, CN_NODE, CN_OPERATOR};
 use dynomite_planner::SecretFacts;
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 use k8s_openapi::ByteString;
@@ -110,8 +111,18 @@ pub fn new_node(
     now: Timestamp,
 ) -> Result<BTreeMap<String, ByteString>, Error> {
     let node = leaf(CN_NODE, dns_names, &issuer(ca)?, now)?;
+    with_ca(ca, node)
+}
+
+/// The content of the Secret with which people speak to nodes, signed by the CA of `ca`.
+pub fn new_admin(ca: &Secret, now: Timestamp) -> Result<BTreeMap<String, ByteString>, Error> {
+    let admin = leaf(CN_ADMIN, &[], &issuer(ca)?, now)?;
+    with_ca(ca, admin)
+}
+
+fn with_ca(ca: &Secret, leaf: Pair) -> Result<BTreeMap<String, ByteString>, Error> {
     let trusted = value(ca, KEY_CA).ok_or(Error::Missing(KEY_CA))?;
-    let mut data = content([(KEY_CERTIFICATE, node.certificate), (KEY_PRIVATE, node.key)]);
+    let mut data = content([(KEY_CERTIFICATE, leaf.certificate), (KEY_PRIVATE, leaf.key)]);
     data.insert(KEY_CA.to_owned(), ByteString(trusted.to_vec()));
     Ok(data)
 }
@@ -121,8 +132,8 @@ pub fn ca_facts(secret: &Secret) -> SecretFacts {
     facts(secret, true)
 }
 
-/// What can be said of the nodes' Secret without showing what it holds.
-pub fn node_facts(secret: &Secret) -> SecretFacts {
+/// What can be said of the Secret of nodes or of people without showing what it holds.
+pub fn leaf_facts(secret: &Secret) -> SecretFacts {
     facts(secret, false)
 }
 
@@ -312,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn both_secrets_are_complete_and_belong_together() {
+    fn the_secrets_are_complete_and_belong_together() {
         let now = at("2026-03-01T12:00:00Z");
         let names = vec![
             "*.ring-nodes.db.svc.cluster.local".to_owned(),
@@ -320,13 +331,18 @@ mod tests {
         ];
         let ca = secret(new_ca("ring", None, now).expect("a CA"));
         let node = secret(new_node(&ca, &names, now).expect("a certificate"));
-        let (of_ca, of_node) = (ca_facts(&ca), node_facts(&node));
+        let (of_ca, of_node) = (ca_facts(&ca), leaf_facts(&node));
         assert!(of_ca.complete && of_node.complete);
         assert_eq!(of_ca.ca_digest, of_node.ca_digest);
         assert_eq!(of_node.dns_names, names);
         assert_eq!(of_node.not_after, Some(at("2027-03-01T00:00:00Z")));
         let leaf = &certificates(value(&node, KEY_CERTIFICATE).expect("there"))[0];
         assert_eq!(common_name(leaf).as_deref(), Some(CN_NODE));
+        let admin = secret(new_admin(&ca, now).expect("a certificate"));
+        let of_admin = leaf_facts(&admin);
+        assert!(of_admin.complete && of_admin.ca_digest == of_ca.ca_digest);
+        let leaf = &certificates(value(&admin, KEY_CERTIFICATE).expect("there"))[0];
+        assert_eq!(common_name(leaf).as_deref(), Some(CN_ADMIN));
         let operator = &certificates(value(&ca, KEY_CERTIFICATE).expect("there"))[0];
         assert_eq!(common_name(operator).as_deref(), Some(CN_OPERATOR));
     }

@@ -186,6 +186,8 @@ pub struct Secrets {
     pub ca: Result<Option<Secret>, String>,
     /// The nodes'; `None` when it does not exist.
     pub node: Result<Option<Secret>, String>,
+    /// People's; `None` when it does not exist.
+    pub admin: Result<Option<Secret>, String>,
     /// When they were read.
     pub at: Instant,
 }

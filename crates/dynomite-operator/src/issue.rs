@@ -45,7 +45,9 @@ async fn issue(
     let Some(secrets) = &mut memory.secrets else {
         return Err(Error::Outdated);
     };
-    let (Ok(held_ca), Ok(held_node)) = (&mut secrets.ca, &mut secrets.node) else {
+    let (Ok(held_ca), Ok(held_node), Ok(held_admin)) =
+        (&mut secrets.ca, &mut secrets.node, &mut secrets.admin)
+    else {
         return Err(Error::Outdated);
     };
     if wanted.new_ca {
@@ -64,9 +66,16 @@ async fn issue(
         let data = certificates::renew_operator(ca, now)?;
         *ca = write(ctx, resource, &wanted.ca_secret, Some(&*ca), data).await?;
     }
-    let data = certificates::new_node(ca, &wanted.dns_names, now)?;
-    let secret = write(ctx, resource, &wanted.node_secret, held_node.as_ref(), data).await?;
-    *held_node = Some(secret);
+    if wanted.new_node {
+        let data = certificates::new_node(ca, &wanted.dns_names, now)?;
+        let secret = write(ctx, resource, &wanted.node_secret, held_node.as_ref(), data).await?;
+        *held_node = Some(secret);
+    }
+    if wanted.new_admin {
+        let (data, name) = (certificates::new_admin(ca, now)?, &wanted.admin_secret);
+        let secret = write(ctx, resource, name, held_admin.as_ref(), data).await?;
+        *held_admin = Some(secret);
+    }
     Ok(())
 }
 

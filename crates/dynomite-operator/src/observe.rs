@@ -78,7 +78,8 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         foreign_claims: BTreeMap::new(),
         pods,
         ca_secret: seen(memory, |secrets| &secrets.ca, certificates::ca_facts),
-        node_secret: seen(memory, |secrets| &secrets.node, certificates::node_facts),
+        node_secret: seen(memory, |secrets| &secrets.node, certificates::leaf_facts),
+        admin_secret: seen(memory, |secrets| &secrets.admin, certificates::leaf_facts),
         secrets: secrets_metadata(memory),
         kubernetes_nodes: match world.kubernetes_nodes() {
             Some(nodes) => Seen::Known(nodes.into_iter().collect()),
@@ -140,7 +141,7 @@ fn secrets_metadata(memory: &Memory) -> BTreeMap<String, ObjectMeta> {
     let held = memory
         .secrets
         .iter()
-        .flat_map(|held| [&held.ca, &held.node]);
+        .flat_map(|held| [&held.ca, &held.node, &held.admin]);
     held.filter_map(|read| read.as_ref().ok()?.as_ref())
         .map(|secret| (secret.name_any(), secret.metadata.clone()))
         .collect()
@@ -160,13 +161,16 @@ async fn look_at_secrets(ctx: &Context, memory: &mut Memory, cluster: &Cluster, 
     if let Some(held) = &memory.secrets
         && held.ca.is_ok()
         && held.node.is_ok()
+        && held.admin.is_ok()
         && now.duration_since(held.at) < pause
     {
         return;
     }
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &cluster.id.namespace);
     let (ca, node) = (cluster.ca_secret(), cluster.node_secret());
-    let (ca, node) = futures::join!(api.get_opt(&ca), api.get_opt(&node));
+    let admin = cluster.admin_secret();
+    let (ca, node, admin) =
+        futures::join!(api.get_opt(&ca), api.get_opt(&node), api.get_opt(&admin));
     let understood = |read: Result<Option<Secret>, kube::Error>| {
         read.map_err(|error| {
             let failure = describe(&error);
@@ -177,6 +181,7 @@ async fn look_at_secrets(ctx: &Context, memory: &mut Memory, cluster: &Cluster, 
     memory.secrets = Some(Secrets {
         ca: understood(ca),
         node: understood(node),
+        admin: understood(admin),
         at: now,
     });
 }

@@ -272,6 +272,11 @@ impl Cluster {
         format!("{}-node-tls", self.id.name)
     }
 
+    /// The Secret of the certificate with which people speak to nodes.
+    pub fn admin_secret(&self) -> String {
+        format!("{}-admin-tls", self.id.name)
+    }
+
     /// The domain in which the nodes' host names lie.
     pub fn nodes_domain(&self) -> String {
         format!(

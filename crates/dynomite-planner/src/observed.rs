@@ -60,7 +60,9 @@ pub struct Observed {
     pub ca_secret: Seen<Option<SecretFacts>>,
     /// The Secret `<cluster>-node-tls`.
     pub node_secret: Seen<Option<SecretFacts>>,
-    /// Metadata of those two, by name, as far as they were read: who they belong to.
+    /// The Secret `<cluster>-admin-tls`.
+    pub admin_secret: Seen<Option<SecretFacts>>,
+    /// Metadata of those, by name, as far as they were read: who they belong to.
     pub secrets: BTreeMap<String, ObjectMeta>,
     /// The Kubernetes nodes by name; unknown when the operator may not read them.
     pub kubernetes_nodes: Seen<BTreeMap<String, KubernetesNode>>,
@@ -104,6 +106,7 @@ impl Default for Observed {
             pods: BTreeMap::new(),
             ca_secret: Seen::Known(None),
             node_secret: Seen::Known(None),
+            admin_secret: Seen::Known(None),
             secrets: BTreeMap::new(),
             kubernetes_nodes: Seen::Unknown("not read".to_owned()),
             reports: BTreeMap::new(),

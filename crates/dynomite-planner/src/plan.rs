@@ -167,7 +167,10 @@ impl Action {
             Self::Assign { node, .. } => format!("node {node}"),
             Self::Orphan { name, .. } => format!("{} {name}", Kind::StatefulSet.name()),
             Self::Resize { pod, .. } => format!("Pod {pod}"),
-            Self::IssueCertificates(what) => format!("Secret {}", what.node_secret),
+            Self::IssueCertificates(what) if what.new_node => {
+                format!("Secret {}", what.node_secret)
+            }
+            Self::IssueCertificates(what) => format!("Secret {}", what.admin_secret),
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
             Self::Event { reason, .. } => format!("Event {reason}"),
         }
@@ -205,7 +208,7 @@ impl Resources {
     }
 }
 
-/// Which certificates to make. Both Secrets are owned by the cluster.
+/// Which certificates to make. The Secrets are owned by the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificates {
     /// The Secret of the CA, the operator's client certificate in it.
@@ -214,8 +217,14 @@ pub struct Certificates {
     pub new_ca: bool,
     /// The Secret of the nodes' certificate.
     pub node_secret: String,
+    /// Whether to make the nodes' certificate anew.
+    pub new_node: bool,
     /// The DNS names in the nodes' certificate.
     pub dns_names: Vec<String>,
+    /// The Secret of the certificate with which people speak to nodes.
+    pub admin_secret: String,
+    /// Whether to make that anew.
+    pub new_admin: bool,
 }
 
 /// How an Event is shown.

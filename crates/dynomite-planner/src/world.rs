@@ -260,6 +260,7 @@ impl World {
                     dns_names: Vec::new(),
                 };
                 self.observed.ca_secret = Seen::Known(Some(facts.clone()));
+                self.observed.admin_secret = Seen::Known(Some(facts.clone()));
                 self.observed.node_secret = Seen::Known(Some(SecretFacts {
                     dns_names: what.dns_names.clone(),
                     ..facts

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use dynomite_api::Token;
 use dynomite_api::contract::{self, Donor, NodeDesired, NodeReport, Peer};
-use dynomite_lifecycle::Refusal;
 pub(crate) use dynomite_lifecycle::{ProcessEvent, ProcessName};
+use dynomite_lifecycle::{Refusal, Word};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -169,6 +169,9 @@ pub(crate) enum Input {
         /// Why, in words, the donor's own where it gave some.
         why: String,
     },
+    /// Somebody stops or starts a process by one of the old REST calls; by whom,
+    /// and the answer once it is on disk.
+    Told(Word, String, oneshot::Sender<Result<(), String>>),
     /// A readiness probe was answered with "not ready".
     NotReadySeen,
     /// The sidecar was told to end.

@@ -210,6 +210,7 @@ impl World {
             if lag() {
                 o.ca_secret = old.ca_secret;
                 o.node_secret = old.node_secret;
+                o.admin_secret = old.admin_secret;
             }
             if lag() {
                 view.resource = resource;

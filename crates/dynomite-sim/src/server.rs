@@ -227,11 +227,19 @@ impl Server {
             ca_digest: self.fresh("ca"),
             dns_names: Vec::new(),
         });
-        self.objects.node_secret = Seen::Known(Some(SecretFacts {
-            uid: self.fresh("secret"),
-            dns_names: what.dns_names.clone(),
-            ..ca.clone()
-        }));
+        if what.new_admin {
+            self.objects.admin_secret = Seen::Known(Some(SecretFacts {
+                uid: self.fresh("secret"),
+                ..ca.clone()
+            }));
+        }
+        if what.new_node {
+            self.objects.node_secret = Seen::Known(Some(SecretFacts {
+                uid: self.fresh("secret"),
+                dns_names: what.dns_names.clone(),
+                ..ca.clone()
+            }));
+        }
         self.objects.ca_secret = Seen::Known(Some(ca));
     }
 

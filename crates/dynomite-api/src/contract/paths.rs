@@ -27,6 +27,10 @@ pub const PATH_RING: &str = "/v1/ring";
 pub const PATH_CREDENTIALS: &str = "/v1/credentials";
 /// `POST`, by the operator: a [`BucketRequest`](super::BucketRequest).
 pub const PATH_BUCKET: &str = "/v1/bucket";
+/// `GET` or `POST`, by a person or the operator: where the old REST calls that
+/// change something begin, in any case: `start`, `stop`, `startstorageprocess`,
+/// `stopstorageprocess`.
+pub const PREFIX_ADMIN: &str = "/REST/v1/admin/";
 /// The protocol named in the `Upgrade` header of [`PATH_REPLICATION`].
 pub const UPGRADE_REPLICATION: &str = "dynomite-replication";
 
@@ -39,6 +43,8 @@ pub const PATH_LIVE: &str = "/livez";
 
 /// Common name of the certificate with which the operator speaks.
 pub const CN_OPERATOR: &str = "dynomite-operator";
+/// Common name of the certificate with which a person speaks to a node.
+pub const CN_ADMIN: &str = "dynomite-admin";
 /// Common name of the certificate that every node of a cluster carries.
 pub const CN_NODE: &str = "dynomite-node";
 

@@ -251,7 +251,7 @@ mod tests {
         for meta in services.chain(sets).chain(budgets) {
             meta.owner_references = None;
         }
-        for secret in [&mut o.ca_secret, &mut o.node_secret] {
+        for secret in [&mut o.ca_secret, &mut o.node_secret, &mut o.admin_secret] {
             if let Seen::Known(Some(facts)) = secret {
                 facts.owner_uid = None;
             }

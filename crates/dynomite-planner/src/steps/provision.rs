@@ -235,22 +235,35 @@ fn finalizer(pass: &Pass<'_>, step: &mut Step) {
 /// Certificates are renewed when two thirds of their life are over.
 fn certificates(pass: &Pass<'_>, step: &mut Step) {
     let cluster = pass.cluster;
-    let (ca, node) = match (&pass.observed.ca_secret, &pass.observed.node_secret) {
-        (Seen::Known(ca), Seen::Known(node)) => (ca, node),
-        (Seen::Unknown(why), _) | (_, Seen::Unknown(why)) => {
-            step.wait(Wait::CertificatesUnknown { why: why.clone() });
-            return;
+    let observed = pass.observed;
+    let mut known = Vec::new();
+    for secret in [
+        &observed.ca_secret,
+        &observed.node_secret,
+        &observed.admin_secret,
+    ] {
+        match secret {
+            Seen::Known(facts) => known.push(facts.as_ref()),
+            Seen::Unknown(why) => {
+                step.wait(Wait::CertificatesUnknown { why: why.clone() });
+                return;
+            }
         }
-    };
-    for name in [cluster.ca_secret(), cluster.node_secret()] {
-        let seen = pass.observed.secrets.get(&name);
+    }
+    let names = [
+        cluster.ca_secret(),
+        cluster.node_secret(),
+        cluster.admin_secret(),
+    ];
+    for name in &names {
+        let seen = pass.observed.secrets.get(name);
         if let Some(wait) = seen.and_then(|seen| obstacle(cluster, Kind::Secret, seen)) {
             step.wait(wait);
             return;
         }
     }
-    for (facts, name) in [(ca, cluster.ca_secret()), (node, cluster.node_secret())] {
-        if let Some(owner) = facts.as_ref().and_then(|f| f.owner_uid.as_ref())
+    for (facts, name) in known.iter().zip(names) {
+        if let Some(owner) = facts.and_then(|f| f.owner_uid.as_ref())
             && *owner != cluster.id.uid
         {
             let kind = Kind::Secret;
@@ -258,30 +271,40 @@ fn certificates(pass: &Pass<'_>, step: &mut Step) {
             return;
         }
     }
+    let (ca, node, admin) = (known[0], known[1], known[2]);
     let dns_names = dns_names(pass);
     let ca_lacks = match ca {
         None => Some("the cluster has no certificate authority yet"),
         Some(facts) => stale(facts, pass.now),
     };
-    let node_lacks = || match (ca, node) {
-        (_, None) => Some("the nodes have no certificate yet"),
-        (Some(ca), Some(node)) if ca.ca_digest != node.ca_digest => {
-            Some("the nodes' certificate is of another authority")
+    let of_another = |leaf: &SecretFacts| ca.is_some_and(|ca| ca.ca_digest != leaf.ca_digest);
+    let node_lacks = ca_lacks.or(match node {
+        None => Some("the nodes have no certificate yet"),
+        Some(node) if of_another(node) => Some("the nodes' certificate is of another authority"),
+        Some(node) if node.dns_names != dns_names => Some("the nodes' names have changed"),
+        Some(node) => stale(node, pass.now),
+    });
+    let admin_lacks = ca_lacks.or(match admin {
+        None => Some("there is no certificate for people yet"),
+        Some(admin) if of_another(admin) => {
+            Some("the certificate for people is of another authority")
         }
-        (_, Some(node)) if node.dns_names != dns_names => Some("the nodes' names have changed"),
-        (_, Some(node)) => stale(node, pass.now),
-    };
-    if let Some(why) = ca_lacks.or_else(node_lacks) {
+        Some(admin) => stale(admin, pass.now),
+    });
+    if let Some(why) = node_lacks.or(admin_lacks) {
         let what = Certificates {
             ca_secret: cluster.ca_secret(),
             new_ca: ca_lacks.is_some(),
             node_secret: cluster.node_secret(),
+            new_node: node_lacks.is_some(),
             dns_names,
+            admin_secret: cluster.admin_secret(),
+            new_admin: admin_lacks.is_some(),
         };
         step.act(Action::IssueCertificates(what), why);
         return;
     }
-    for facts in [ca, node].into_iter().flatten() {
+    for facts in known.into_iter().flatten() {
         if let Some(at) = renew_at(facts) {
             step.wake(at);
         }
@@ -480,6 +503,35 @@ mod tests {
             targets(&world.plan(), StepName::Provision),
             ["Secret ring-node-tls"]
         );
+    }
+
+    #[test]
+    fn the_certificate_for_people_is_made_alone_where_only_it_is_missing() {
+        let issued = |world: &World| {
+            let actions = world.plan().actions;
+            actions
+                .into_iter()
+                .find_map(|planned| match planned.action {
+                    Action::IssueCertificates(what) => Some(what),
+                    _ => None,
+                })
+        };
+        let mut world = World::settled(3, 1);
+        assert_eq!(issued(&world), None);
+        let made = world.observed.admin_secret.clone();
+        // As an operator of before has left it.
+        world.observed.admin_secret = Seen::Known(None);
+        let what = issued(&world).expect("it is missing");
+        assert!(what.new_admin && !what.new_node && !what.new_ca);
+        assert_eq!(what.admin_secret, "ring-admin-tls");
+        let Seen::Known(Some(mut other)) = made else {
+            panic!("it was made");
+        };
+        other.ca_digest = "another".to_owned();
+        world.observed.admin_secret = Seen::Known(Some(other));
+        assert!(issued(&world).expect("it opens nothing").new_admin);
+        world.observed.admin_secret = Seen::Unknown("forbidden".to_owned());
+        assert_eq!(world.reasons(), ["CertificatesUnknown"]);
     }
 
     #[test]

@@ -2,13 +2,16 @@
 
 use std::net::IpAddr;
 
-use dynomite_api::contract::{NodeDesired, NodePhase, NodeReport, ProofKind};
+use dynomite_api::contract::{
+    NodeDesired, NodePhase, NodeReport, PORT_SECURE, PREFIX_ADMIN, ProofKind,
+};
 use dynomite_protocol::seeds::Seed;
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::http::{self, Answer, failure};
+use crate::shared::View;
 
 /// A path of the old REST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +23,23 @@ pub(super) enum Admin {
     Consistency,
     Hashtag,
     Info,
-    /// A path that changes something.
-    Mutating,
 }
 
-/// The old paths, in lower case.
-pub(super) const PATHS: [(&str, Admin); 16] = [
+/// The old paths that change something, in lower case: not at this port.
+pub(super) const MUTATING: [&str; 9] = [
+    "start",
+    "stop",
+    "startstorageprocess",
+    "stopstorageprocess",
+    "backup",
+    "restore",
+    "takesnapshot",
+    "repair",
+    "drain",
+];
+
+/// The old paths that describe, in lower case.
+pub(super) const PATHS: [(&str, Admin); 7] = [
     ("get_seeds", Admin::Seeds),
     ("cluster_describe", Admin::ClusterDescribe),
     ("status", Admin::Status),
@@ -33,15 +47,6 @@ pub(super) const PATHS: [(&str, Admin); 16] = [
     ("consistency", Admin::Consistency),
     ("hashtag", Admin::Hashtag),
     ("info", Admin::Info),
-    ("start", Admin::Mutating),
-    ("stop", Admin::Mutating),
-    ("startstorageprocess", Admin::Mutating),
-    ("stopstorageprocess", Admin::Mutating),
-    ("backup", Admin::Mutating),
-    ("restore", Admin::Mutating),
-    ("takesnapshot", Admin::Mutating),
-    ("repair", Admin::Mutating),
-    ("drain", Admin::Mutating),
 ];
 
 /// What the answers are made of.
@@ -90,11 +95,6 @@ impl Admin {
                 let error = "seeds are told to this node's engine only";
                 return failure(StatusCode::FORBIDDEN, error, remedy);
             }
-            Self::Mutating => {
-                let remedy = "change the DynomiteCluster, or use kubectl on the pod";
-                let error = "this path needs credentials, and this port takes none";
-                return failure(StatusCode::FORBIDDEN, error, remedy);
-            }
             Self::ClusterDescribe => json!(cluster_describe(ring)),
             Self::Status => status(ring),
             Self::Version => json!([ring.report.version]),
@@ -107,6 +107,21 @@ impl Admin {
         };
         http::json(StatusCode::OK, &value)
     }
+}
+
+/// Where and how the paths that change something are called.
+pub(super) fn refuse_mutating(view: &View) -> Answer {
+    let desired = view.desired.as_deref();
+    let (host, cluster) = desired.map_or(("the pod", "CLUSTER"), |desired| {
+        (desired.node.host.as_str(), desired.cluster.name.as_str())
+    });
+    let remedy = format!(
+        "call start, stop, startstorageprocess and stopstorageprocess at \
+         https://{host}:{PORT_SECURE}{PREFIX_ADMIN} with the client certificate of Secret \
+         {cluster}-admin-tls; for the other paths change the DynomiteCluster"
+    );
+    let error = "this path needs credentials, and this port takes none";
+    failure(StatusCode::FORBIDDEN, error, &remedy)
 }
 
 fn hashtag<'a>(ring: &'a Ring<'_>) -> Option<&'a str> {

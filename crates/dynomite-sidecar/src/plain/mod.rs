@@ -46,6 +46,8 @@ enum Route {
     Live,
     Metrics,
     Admin(Admin),
+    /// An old path that changes something.
+    Mutating,
 }
 
 impl Route {
@@ -61,6 +63,9 @@ impl Route {
         let name = ADMIN_PREFIXES
             .iter()
             .find_map(|prefix| path.strip_prefix(prefix))?;
+        if admin::MUTATING.contains(&name) {
+            return Some(Self::Mutating);
+        }
         Admin::of(name).map(Self::Admin)
     }
 }
@@ -138,7 +143,8 @@ impl Server {
             let remedy = "ask for a probe, /metrics or a path of /REST/v1/admin";
             return failure(StatusCode::NOT_FOUND, "no such path", remedy);
         };
-        if method != Method::GET {
+        let told = route == Route::Mutating && method == Method::POST;
+        if method != Method::GET && !told {
             return wrong_method(&Method::GET);
         }
         match route {
@@ -159,6 +165,7 @@ impl Server {
             }
             Route::Metrics => self.metrics(),
             Route::Admin(admin) => self.admin(admin, from),
+            Route::Mutating => admin::refuse_mutating(&self.view.borrow()),
         }
     }
 

@@ -61,6 +61,8 @@ impl Clock {
 enum Writing {
     Save(Box<Record>),
     Record(OrderId, Box<Record>),
+    /// Say whether what was given before is kept.
+    Kept(oneshot::Sender<Result<(), String>>),
 }
 
 /// Lives one node's life.
@@ -231,6 +233,13 @@ impl Driver {
                 let _ = answer.send(outcome);
             }
             Input::DonorRefused { donor, why } => self.handle(Event::DonorRefused { donor, why }),
+            Input::Told(word, by, answer) => {
+                self.handle(Event::Told { word, by });
+                let full = self.writings.try_send(Writing::Kept(answer));
+                if full.is_err() {
+                    tracing::warn!("the disk is too slow to keep what the node was told");
+                }
+            }
             Input::NotReadySeen => self.handle(Event::NotReadySeen),
             Input::Terminate => self.handle(Event::Terminate),
         }
@@ -532,8 +541,14 @@ fn ear<T>(orders: mpsc::Receiver<(OrderId, T)>, pace: &watch::Sender<Pace>) -> E
 /// Writes records, one after the other, beside the driver's thread: a disk that
 /// is slow to sync must not keep the node from noticing a crash.
 async fn write(site: Arc<Site>, mut writings: mpsc::Receiver<Writing>, said: mpsc::Sender<Said>) {
+    let mut last = Ok(());
     while let Some(writing) = writings.recv().await {
         let (id, record) = match writing {
+            Writing::Kept(answer) => {
+                // Whoever asked may have gone away.
+                let _ = answer.send(last.clone());
+                continue;
+            }
             Writing::Save(record) => (None, record),
             Writing::Record(id, record) => (Some(id), record),
         };
@@ -544,6 +559,7 @@ async fn write(site: Arc<Site>, mut writings: mpsc::Receiver<Writing>, said: mps
             Ok(Err(error)) => Err(error.to_string()),
             Err(error) => Err(error.to_string()),
         };
+        last.clone_from(&outcome);
         if let Err(why) = &outcome {
             tracing::warn!(why, "cannot keep what the node remembers");
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dynomite_api::contract::{CN_NODE, CN_OPERATOR};
+use dynomite_api::contract::{CN_ADMIN, CN_NODE, CN_OPERATOR};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -11,6 +11,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub(crate) enum Identity {
     /// The operator.
     Operator,
+    /// A person, or a script of theirs.
+    Admin,
     /// A node of the cluster.
     Node,
     /// Somebody the cluster's authority knows, but who may nothing here.
@@ -23,6 +25,7 @@ impl Identity {
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
         match common_name(certificate).as_deref() {
             Some(CN_OPERATOR) => Self::Operator,
+            Some(CN_ADMIN) => Self::Admin,
             Some(CN_NODE) => Self::Node,
             other => Self::Other(other.unwrap_or_default().to_owned()),
         }
@@ -33,6 +36,7 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Operator => f.write_str(CN_OPERATOR),
+            Self::Admin => f.write_str(CN_ADMIN),
             Self::Node => f.write_str(CN_NODE),
             Self::Other(name) => write!(f, "{name:?}"),
         }

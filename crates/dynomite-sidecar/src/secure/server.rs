@@ -9,9 +9,10 @@ use bytes::Bytes;
 use dynomite_api::Token;
 use dynomite_api::contract::{
     BucketRequest, MAX_SMALL_OBJECT, NodeDesired, NodeReport, PATH_BUCKET, PATH_CREDENTIALS,
-    PATH_CUT, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, PATH_RING, UPGRADE_REPLICATION,
+    PATH_CUT, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, PATH_RING, PREFIX_ADMIN,
+    UPGRADE_REPLICATION,
 };
-use dynomite_lifecycle::CutSight;
+use dynomite_lifecycle::{CutSight, Word};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
@@ -84,9 +85,18 @@ enum Route {
     Replication,
     Cut,
     Ring,
+    Told(Word),
     Credentials,
     Bucket,
 }
+
+/// The old calls that stop and start processes, in lower case.
+const WORDS: [(&str, Word); 4] = [
+    ("start", Word::StartEngine),
+    ("stop", Word::StopEngine),
+    ("startstorageprocess", Word::StartStore),
+    ("stopstorageprocess", Word::StopStore),
+];
 
 impl Route {
     fn of(path: &str) -> Option<Self> {
@@ -98,15 +108,24 @@ impl Route {
             PATH_RING => Some(Self::Ring),
             PATH_CREDENTIALS => Some(Self::Credentials),
             PATH_BUCKET => Some(Self::Bucket),
-            _ => None,
+            _ => Self::told(path),
         }
     }
 
-    fn method(self) -> Method {
+    /// The old manager took its paths in any case, and every call by GET.
+    fn told(path: &str) -> Option<Self> {
+        let path = path.to_ascii_lowercase();
+        let name = path.strip_prefix(&PREFIX_ADMIN.to_ascii_lowercase())?;
+        let found = WORDS.iter().find(|(word, _)| *word == name);
+        found.map(|&(_, word)| Self::Told(word))
+    }
+
+    fn methods(self) -> &'static [Method] {
         match self {
-            Self::Desired | Self::Credentials => Method::PUT,
-            Self::Bucket => Method::POST,
-            Self::Report | Self::Replication | Self::Cut | Self::Ring => Method::GET,
+            Self::Desired | Self::Credentials => &[Method::PUT],
+            Self::Bucket => &[Method::POST],
+            Self::Report | Self::Replication | Self::Cut | Self::Ring => &[Method::GET],
+            Self::Told(_) => &[Method::POST, Method::GET],
         }
     }
 
@@ -117,6 +136,7 @@ impl Route {
                 matches!(identity, Identity::Operator | Identity::Node)
             }
             Self::Replication | Self::Cut => *identity == Identity::Node,
+            Self::Told(_) => matches!(identity, Identity::Operator | Identity::Admin),
         }
     }
 }
@@ -212,7 +232,8 @@ impl Server {
     async fn answer(self, request: Request<Incoming>, identity: &Identity) -> Answer {
         let Some(route) = Route::of(request.uri().path()) else {
             let remedy = "ask for /v1/desired, /v1/report, /v1/replication, /v1/cut, /v1/ring, \
-                          /v1/credentials or /v1/bucket";
+                          /v1/credentials, /v1/bucket, or \
+                          start, stop, startstorageprocess, stopstorageprocess of /REST/v1/admin";
             return failure(StatusCode::NOT_FOUND, "no such path", remedy);
         };
         if !route.open_to(identity) {
@@ -222,8 +243,8 @@ impl Server {
                 "use the certificate that the operator made for this",
             );
         }
-        if request.method() != route.method() {
-            return wrong_method(&route.method());
+        if !route.methods().contains(request.method()) {
+            return wrong_method(&route.methods()[0]);
         }
         match route {
             Route::Desired => self.desired(request).await,
@@ -231,6 +252,7 @@ impl Server {
             Route::Replication => self.replication(request).await,
             Route::Cut => self.cut(request).await,
             Route::Ring => self.ring(request).await,
+            Route::Told(word) => self.told(word, identity).await,
             Route::Credentials => self.credentials(request).await,
             Route::Bucket => self.bucket(request).await,
         }
@@ -259,6 +281,19 @@ impl Server {
                     report: &refused.report,
                 },
             ),
+            Err(answer) => *answer,
+        }
+    }
+
+    async fn told(self, word: Word, identity: &Identity) -> Answer {
+        let by = identity.to_string();
+        match self.ask(|reply| Input::Told(word, by, reply)).await {
+            Ok(Ok(())) => http::json(StatusCode::OK, &["ok"]),
+            Ok(Err(why)) => {
+                let error = format!("it is done, and forgotten when the sidecar ends: {why}");
+                let remedy = "see that the data volume has space, and call again";
+                failure(StatusCode::SERVICE_UNAVAILABLE, error, remedy)
+            }
             Err(answer) => *answer,
         }
     }

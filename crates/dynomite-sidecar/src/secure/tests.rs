@@ -9,8 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dynomite_api::contract::{CN_NODE, CN_OPERATOR, Cut, Donor, NodeReport, Peer, Source};
-use dynomite_lifecycle::{CutSight, Refusal};
+use dynomite_api::contract::{
+    CN_ADMIN, CN_NODE, CN_OPERATOR, Cut, Donor, NodeReport, Peer, Source,
+};
+use dynomite_lifecycle::{CutSight, Refusal, Word};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -238,6 +240,11 @@ async fn drive(mut inputs: mpsc::Receiver<Input>) {
                 };
                 let _ = reply.send(Err(refused));
             }
+            Input::Told(word, by, reply) => {
+                let right = word == Word::StopStore && by == CN_ADMIN;
+                let outcome = if right { Ok(()) } else { Err(by) };
+                drop(reply.send(outcome));
+            }
             Input::Desired(_, reply) => drop(reply.send(Ok(fixture::report()))),
             Input::Replication(ask, reply) => {
                 let known =
@@ -314,6 +321,45 @@ async fn the_common_name_decides_which_paths_are_open() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn the_old_calls_are_open_to_people_and_answer_in_the_old_words() {
+    let node = Node::new();
+    let ask = |name, method, path| {
+        let certificate = node.authority.sign(&[name], false);
+        let config = node.authority.client(Some(&certificate));
+        node.ask(config, request(method, path, ""))
+    };
+    for (method, path) in [
+        ("GET", "/REST/v1/admin/stopstorageprocess"),
+        ("POST", "/rest/V1/Admin/stopStorageProcess"),
+    ] {
+        let (status, body) = ask(CN_ADMIN, method, path).await.unwrap();
+        assert_eq!((status, &body[..]), (StatusCode::OK, &b"[\"ok\"]"[..]));
+        let (status, _) = ask(CN_NODE, method, path).await.unwrap();
+        assert_eq!(status, StatusCode::FORBIDDEN, "no node stops another");
+    }
+    for path in [
+        "/REST/v1/admin/start",
+        "/REST/v1/admin/stop",
+        "/REST/v1/admin/startstorageprocess",
+    ] {
+        let (status, body) = ask(CN_OPERATOR, "POST", path).await.unwrap();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "could not be kept");
+        let words = String::from_utf8_lossy(&body).into_owned();
+        assert!(words.contains("dynomite-operator"), "{words}");
+        let (status, _) = ask(CN_ADMIN, "PUT", path).await.unwrap();
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    }
+    for path in ["/v1/desired", "/v1/report", "/v1/replication"] {
+        let (status, _) = ask(CN_ADMIN, "GET", path).await.unwrap();
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+    }
+    let (status, _) = ask(CN_ADMIN, "GET", "/REST/v1/admin/destroy")
+        .await
+        .unwrap();
+    assert_eq!(status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
