@@ -386,7 +386,7 @@ fn what_hands_break_comes_back() -> Result<()> {
     for (kind, name) in [
         ("service", "ring"),
         ("service", "ring-nodes"),
-        ("poddisruptionbudget", "ring"),
+        ("poddisruptionbudget", "ring-token-0"),
         ("configmap", "ring-tokens"),
     ] {
         let uid = fixture.kubectl(&["get", kind, name, "-o", "jsonpath={.metadata.uid}"])?;

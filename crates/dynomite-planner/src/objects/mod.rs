@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use serde::Serialize;
 
 pub(crate) use images::Images;
-pub(crate) use pdb::disruption_budget;
+pub(crate) use pdb::disruption_budgets;
 pub(crate) use record::token_record;
 pub(crate) use services::services;
 pub(crate) use statefulset::{stateful_set, template_size, upgrade_awaits};

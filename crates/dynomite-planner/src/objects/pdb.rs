@@ -1,4 +1,4 @@
-//! The disruption budget: one node of the whole datacenter at a time, whatever its rack.
+//! The disruption budgets: for each token, one eviction at a time in the whole datacenter.
 
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -7,20 +7,37 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{owned, seal, selector};
 use crate::cluster::Cluster;
 
-/// The budget; none for a ring of one rack, where it would block every drain
+/// The label that Kubernetes gives the pods of a `StatefulSet`: their ordinal.
+const LABEL_ORDINAL: &str = "apps.kubernetes.io/pod-index";
+
+/// The budgets; none for a ring of one rack, where they would block every drain
 /// for ever without saving anything.
 ///
-/// One for all racks: a budget for each would let every replica of a token go at once.
-pub(crate) fn disruption_budget(cluster: &Cluster) -> Option<PodDisruptionBudget> {
+/// A budget for each rack would let every replica of a token go at once, and one
+/// for the datacenter would keep a Kubernetes node with two nodes of a rack from
+/// ever being drained, when they find no other place. So there is one for each
+/// token, which is an ordinal, for the racks have the same tokens in the same
+/// order. Every token can spare a replica: a quorum needs three racks.
+///
+/// They never overlap: Kubernetes evicts no pod that two of them are about.
+pub(crate) fn disruption_budgets(cluster: &Cluster) -> Vec<PodDisruptionBudget> {
     if cluster.racks.len() < 2 {
-        return None;
+        return Vec::new();
     }
+    let ordinals = 0..cluster.tokens.len();
+    ordinals.map(|ordinal| budget(cluster, ordinal)).collect()
+}
+
+fn budget(cluster: &Cluster, ordinal: usize) -> PodDisruptionBudget {
+    let name = format!("{}-token-{ordinal}", cluster.id.name);
+    let mut labels = selector(cluster, None);
+    labels.insert(LABEL_ORDINAL.to_owned(), ordinal.to_string());
     let budget = PodDisruptionBudget {
-        metadata: owned(cluster, cluster.id.name.clone(), None),
+        metadata: owned(cluster, name, None),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(LabelSelector {
-                match_labels: Some(selector(cluster, None)),
+                match_labels: Some(labels),
                 ..LabelSelector::default()
             }),
             // A node that does not serve is not worth a blocked drain.
@@ -29,5 +46,5 @@ pub(crate) fn disruption_budget(cluster: &Cluster) -> Option<PodDisruptionBudget
         }),
         ..PodDisruptionBudget::default()
     };
-    Some(seal(budget, |o| &mut o.metadata))
+    seal(budget, |o| &mut o.metadata)
 }

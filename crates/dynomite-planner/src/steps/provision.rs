@@ -1,5 +1,7 @@
 //! Certificates, token record, Services, disruption budget and `StatefulSets`: made, and made again when they differ.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -54,7 +56,7 @@ pub(super) fn provision(pass: &Pass<'_>) -> Step {
             Object::Service,
         );
     }
-    disruption_budget(pass, &mut step);
+    disruption_budgets(pass, &mut step);
     for rack in &cluster.racks {
         if let Some(action) = outgrown(pass, rack) {
             step.act(action, "its claim template asks for smaller volumes than declared, and cannot be changed: it is made anew around its pods");
@@ -187,12 +189,17 @@ fn same<T: Serialize>(wanted: &Object, seen: &T) -> bool {
     }
 }
 
-fn disruption_budget(pass: &Pass<'_>, step: &mut Step) {
-    let seen = pass
-        .observed
-        .pod_disruption_budgets
-        .get(&pass.cluster.id.name);
-    if let Some(budget) = objects::disruption_budget(pass.cluster) {
+/// The budgets that are to be are made before others go: two about one pod keep
+/// it from being evicted, and none would let everything go.
+fn disruption_budgets(pass: &Pass<'_>, step: &mut Step) {
+    let seen = &pass.observed.pod_disruption_budgets;
+    let wanted = objects::disruption_budgets(pass.cluster);
+    let names: BTreeSet<String> = wanted
+        .iter()
+        .map(|budget| name_of(&budget.metadata).to_owned())
+        .collect();
+    for budget in wanted {
+        let seen = seen.get(name_of(&budget.metadata));
         ensure(
             pass,
             step,
@@ -201,20 +208,20 @@ fn disruption_budget(pass: &Pass<'_>, step: &mut Step) {
             |o| &o.metadata,
             Object::PodDisruptionBudget,
         );
-        return;
     }
-    let ours = seen.filter(|seen| {
-        let kind = Kind::PodDisruptionBudget;
-        seen.metadata.deletion_timestamp.is_none()
-            && obstacle(pass.cluster, kind, &seen.metadata).is_none()
-    });
-    if let Some(action) =
-        ours.and_then(|o| delete_seen(Kind::PodDisruptionBudget, &o.metadata, false))
-    {
-        step.act(
-            action,
-            "a ring of one rack cannot spare a node: a budget would only block drains",
-        );
+    let kind = Kind::PodDisruptionBudget;
+    for (name, seen) in seen {
+        let stays = names.contains(name)
+            || seen.metadata.deletion_timestamp.is_some()
+            || obstacle(pass.cluster, kind, &seen.metadata).is_some();
+        if let Some(action) = delete_seen(kind, &seen.metadata, false).filter(|_| !stays) {
+            let why = if names.is_empty() {
+                "a ring of one rack cannot spare a node: a budget would only block drains"
+            } else {
+                "other budgets stand for it"
+            };
+            step.act(action, why);
+        }
     }
 }
 
@@ -354,7 +361,8 @@ mod tests {
             "Service ring-a",
             "Service ring-b",
             "Service ring-c",
-            "PodDisruptionBudget ring",
+            "PodDisruptionBudget ring-token-0",
+            "PodDisruptionBudget ring-token-1",
             "StatefulSet ring-a",
             "StatefulSet ring-b",
             "StatefulSet ring-c",
@@ -439,7 +447,7 @@ mod tests {
                         &mut set.expect("it is there").metadata
                     }
                     "PodDisruptionBudget" => {
-                        let budget = o.pod_disruption_budgets.get_mut("ring");
+                        let budget = o.pod_disruption_budgets.get_mut("ring-token-0");
                         &mut budget.expect("it is there").metadata
                     }
                     _ => {
@@ -600,10 +608,53 @@ mod tests {
         assert!(waits[0].message().contains("from 10Gi to 20Gi"));
     }
 
+    fn budgets(world: &World) -> Vec<(String, Option<String>)> {
+        let budgets = world.observed.pod_disruption_budgets.iter();
+        budgets
+            .map(|(name, budget)| {
+                let spec = budget.spec.as_ref().expect("a spec");
+                let labels = spec.selector.as_ref().and_then(|s| s.match_labels.as_ref());
+                let ordinal = labels.and_then(|l| l.get("apps.kubernetes.io/pod-index"));
+                (name.clone(), ordinal.cloned())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_token_has_its_budget() {
+        let each = [
+            ("ring-token-0".to_owned(), Some("0".to_owned())),
+            ("ring-token-1".to_owned(), Some("1".to_owned())),
+        ];
+        for racks in [2, 3] {
+            assert_eq!(budgets(&World::settled(racks, 2)), each);
+        }
+    }
+
+    #[test]
+    fn the_budget_of_before_goes_and_those_of_strangers_stay() {
+        let mut world = World::settled(2, 1);
+        // As an operator of before has left it, and somebody else's.
+        let mut old = world.observed.pod_disruption_budgets["ring-token-0"].clone();
+        old.metadata.name = Some("ring".to_owned());
+        let mut strange = old.clone();
+        strange.metadata.name = Some("theirs".to_owned());
+        let owners = strange.metadata.owner_references.as_mut();
+        owners.expect("an owner")[0].uid = "another".to_owned();
+        let seen = &mut world.observed.pod_disruption_budgets;
+        seen.insert("ring".to_owned(), old);
+        seen.insert("theirs".to_owned(), strange);
+        let gone = targets(&world.plan(), StepName::Provision);
+        assert_eq!(gone, ["PodDisruptionBudget ring"]);
+        world.settle();
+        let left: Vec<String> = budgets(&world).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(left, ["ring-token-0", "theirs"]);
+    }
+
     #[test]
     fn a_ring_of_one_rack_has_no_budget() {
         let mut world = World::settled(2, 1);
-        assert!(world.observed.pod_disruption_budgets.contains_key("ring"));
+        assert!(!world.observed.pod_disruption_budgets.is_empty());
         world.edit(|spec| drop(spec.racks.pop()));
         world.settle();
         assert!(world.observed.pod_disruption_budgets.is_empty());
