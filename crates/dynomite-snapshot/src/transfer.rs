@@ -100,10 +100,19 @@ impl Download {
         key: Option<&Key>,
         now: Timestamp,
     ) -> Result<Self, Error> {
-        let context = manifest.context(snapshot);
+        Self::of(snapshot, &manifest.context(snapshot), key, now)
+    }
+
+    /// The same for whoever has only the entry of the manifest, and the [`context`] of its object.
+    pub fn of(
+        snapshot: &Snapshot,
+        context: &[u8],
+        key: Option<&Key>,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
         let secret = match (&snapshot.encryption, key) {
             (None, _) => None,
-            (Some(_), Some(key)) => Some((key, context.as_slice())),
+            (Some(_), Some(key)) => Some((key, context)),
             (Some(encryption), None) => return Err(Error::Key(encryption.key_id.clone())),
         };
         Ok(Self {

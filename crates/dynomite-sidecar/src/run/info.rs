@@ -14,7 +14,7 @@ impl<'a> Info<'a> {
         Self(lines.filter_map(|line| line.split_once(':')).collect())
     }
 
-    fn text(&self, name: &str) -> &'a str {
+    pub(crate) fn text(&self, name: &str) -> &'a str {
         self.0.get(name).copied().unwrap_or_default()
     }
 
@@ -22,7 +22,7 @@ impl<'a> Info<'a> {
         self.text(name).parse().unwrap_or_default()
     }
 
-    fn flag(&self, name: &str) -> bool {
+    pub(crate) fn flag(&self, name: &str) -> bool {
         self.text(name) == "1"
     }
 

@@ -21,7 +21,7 @@ use crate::snapshot::Desk;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A node whose files all lie in `directory`.
-pub(super) fn site_in(directory: &Path) -> Site {
+pub(crate) fn site_in(directory: &Path) -> Site {
     let site = Site {
         run_dir: directory.join("run"),
         data_dir: directory.join("data"),

@@ -16,16 +16,23 @@ struct Job(#[expect(dead_code, reason = "its end is what tells")] oneshot::Sende
 
 /// Follows the orders for as long as the task lives.
 ///
-/// An order that stood already when the sidecar began was begun by one that is gone: nobody knows
-/// how far it came, so it has failed, and another attempt has another object.
-pub(crate) async fn attend(desk: Arc<Desk>, mut view: watch::Receiver<View>) {
-    let mut taking = None;
+/// An order that stands already when this is called was begun by a sidecar that is gone: nobody
+/// knows how far it came, so it has failed, and another attempt has another object.
+pub(crate) fn attend(
+    desk: Arc<Desk>,
+    mut view: watch::Receiver<View>,
+) -> impl Future<Output = ()> + Send + 'static {
     let found = snapshot_order(&desk, view.borrow_and_update().desired.as_deref());
     if let Some(order) = found {
         let message = "the sidecar was restarted while it took the snapshot";
         let state = Broken::passing("Interrupted", message).into_snapshot();
         desk.results().snapshot = Some(report(&order, state));
     }
+    follow(desk, view)
+}
+
+async fn follow(desk: Arc<Desk>, mut view: watch::Receiver<View>) {
+    let mut taking = None;
     loop {
         let desired = view.borrow_and_update().desired.clone();
         follow_snapshot(&desk, desired.as_ref(), &view, &mut taking);

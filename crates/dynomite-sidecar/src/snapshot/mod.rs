@@ -14,8 +14,11 @@
 mod attend;
 mod broken;
 mod psync;
+mod saved;
 mod small;
 mod take;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -49,11 +49,12 @@ impl Snapshot {
             offset: 0,
             begun: false,
         };
-        let wish = [OFFERS[0], OFFERS[1], "PSYNC ? -1\r\n"].concat();
+        for offer in OFFERS {
+            snapshot.say(offer).await?;
+            while snapshot.piece().await?.0 != What::Reply {}
+        }
         snapshot.replies.asked(Psync { follows: None });
-        let sent = snapshot.socket.write_all(wish.as_bytes()).await;
-        sent.map_err(|error| lost(&error))?;
-        let mut answers = 0;
+        snapshot.say("PSYNC ? -1\r\n").await?;
         loop {
             let (what, raw) = snapshot.piece().await?;
             match what {
@@ -61,16 +62,16 @@ impl Snapshot {
                     (snapshot.id, snapshot.offset) = (id, offset);
                     return Ok(snapshot);
                 }
-                What::Reply => {
-                    answers += 1;
-                    if answers > OFFERS.len() {
-                        return Err(refused(&raw));
-                    }
-                }
                 What::KeepAlive => {}
                 _ => return Err(refused(&raw)),
             }
         }
+    }
+
+    /// Whoever asks for a copy may have no answer outstanding.
+    async fn say(&mut self, words: &str) -> Result<(), Broken> {
+        let said = self.socket.write_all(words.as_bytes()).await;
+        said.map_err(|error| lost(&error))
     }
 
     /// The next bytes of the snapshot; `None` after its last.

@@ -19,12 +19,11 @@ use dynomite_snapshot::manifest::{Cipher, Compression, Encryption, Extent, Snaps
 use dynomite_snapshot::rdb::Summary;
 use dynomite_snapshot::transfer::{self, Upload};
 use jiff::Timestamp;
-use redis::{Client, ConnectionAddr, IntoConnectionInfo as _};
 use rustls::crypto::ring::default_provider;
 use tokio::sync::{oneshot, watch};
 
 use super::broken::Broken;
-use super::{Desk, is_proven, psync};
+use super::{Desk, is_proven, psync, saved};
 use crate::launch;
 use crate::run::info::Info;
 use crate::shared::{ProcessName, View};
@@ -51,6 +50,8 @@ struct Ready {
 struct StoreSaid {
     version: String,
     memory: u64,
+    /// Replication id and offset.
+    history: (String, u64),
 }
 
 /// Where the object lies and how it is bound to its place.
@@ -176,20 +177,8 @@ impl Work {
 
     /// Asks the store whether it may fork now.
     async fn ask_store(&self) -> Result<StoreSaid, Broken> {
-        let away = |error: redis::RedisError| Broken::passing("StoreAway", error.to_string());
-        let text: String = {
-            let socket = self.view.borrow().store_socket.clone();
-            let address = ConnectionAddr::Unix(socket).into_connection_info();
-            let client = Client::open(address.map_err(away)?).map_err(away)?;
-            let mut connection = client.get_multiplexed_async_connection().await;
-            let connection = connection
-                .as_mut()
-                .map_err(|error| Broken::passing("StoreAway", error.to_string()))?;
-            redis::cmd("INFO")
-                .query_async(connection)
-                .await
-                .map_err(away)?
-        };
+        let socket = self.view.borrow().store_socket.clone();
+        let text = saved::ask(&socket, &["INFO"]).await?;
         let info = Info::parse(&text);
         if let Some(busy) = info.forks() {
             let message = format!("{busy}; a snapshot waits until the store has no other");
@@ -203,6 +192,10 @@ impl Work {
         Ok(StoreSaid {
             version: info.version().to_owned(),
             memory,
+            history: (
+                info.text("master_replid").to_owned(),
+                info.number("master_repl_offset"),
+            ),
         })
     }
 
@@ -229,13 +222,17 @@ impl Work {
         let pack = Upload::new(compression, secret.as_ref(), started)?;
         // An object that cannot be begun costs the store no fork.
         let object = ready.bucket.upload(&target.key, ready.store.memory).await?;
-        let (id, offset, summary, stored) = match self.order.source {
-            SnapshotSource::Replication | SnapshotSource::File => {
-                self.send_stream(pack, object).await?
-            }
+        let sent = match self.order.source {
+            SnapshotSource::Replication => self.send_stream(pack, object).await?,
+            SnapshotSource::File => self.send_file(ready, pack, object).await?,
         };
+        let Sent {
+            history,
+            summary,
+            stored,
+        } = sent;
         self.check(ready, target, stored).await?;
-        let source = self.source(ready, &summary, id, offset);
+        let source = self.source(ready, &summary, history);
         Ok(entry(Parts {
             work: self,
             target,
@@ -249,29 +246,46 @@ impl Work {
 
     async fn send_stream(
         &self,
-        mut pack: Upload,
-        mut object: dynomite_bucket::Upload,
-    ) -> Result<(String, u64, Summary, Extent), Broken> {
+        pack: Upload,
+        object: dynomite_bucket::Upload,
+    ) -> Result<Sent, Broken> {
         let site = &self.desk.site;
         let (private, open) = (site.store_private_socket(), site.store_socket());
         let mut stream = psync::Snapshot::ask(&[&private, &open]).await?;
-        let mut throttle = Pace::new(self.order.bytes_per_second);
-        let mut packed = Vec::new();
+        let mut way = self.way(pack, object);
         while let Some(raw) = stream.next().await? {
-            throttle.pass(raw.len()).await;
-            pack.push(&raw, &mut packed)?;
-            object.push(&packed).await?;
-            packed.clear();
-            self.progress(pack.bytes(), object.stored());
+            way.push(&raw).await?;
         }
-        let (id, offset) = (stream.id.clone(), stream.offset);
+        let history = (stream.id.clone(), stream.offset);
         // The store need not keep the link while the last parts go up.
         drop(stream);
-        let (summary, stored) = pack.finish(&mut packed)?;
-        object.push(&packed).await?;
-        let bytes = object.complete().await?;
-        self.progress(summary.bytes, bytes);
-        Ok((id, offset, summary, stored))
+        way.finish(history).await
+    }
+
+    async fn send_file(
+        &self,
+        ready: &Ready,
+        pack: Upload,
+        object: dynomite_bucket::Upload,
+    ) -> Result<Sent, Broken> {
+        let socket = self.view.borrow().store_socket.clone();
+        let persistence = self.desired.store.persistence;
+        let mut file = saved::save(&self.desk.site, &socket, persistence).await?;
+        let mut way = self.way(pack, object);
+        while let Some(raw) = file.next().await? {
+            way.push(&raw).await?;
+        }
+        way.finish(ready.store.history.clone()).await
+    }
+
+    fn way(&self, pack: Upload, object: dynomite_bucket::Upload) -> Way<'_> {
+        Way {
+            work: self,
+            throttle: Pace::new(self.order.bytes_per_second),
+            pack,
+            object,
+            packed: Vec::new(),
+        }
     }
 
     /// A storage that says yes and keeps something else is found out before anybody relies on it.
@@ -288,7 +302,15 @@ impl Work {
         Err(Broken::passing("StoredDiffers", message))
     }
 
-    fn source(&self, ready: &Ready, summary: &Summary, id: String, offset: u64) -> Source {
+    /// A file says itself of which history it is, if the store had one.
+    fn source(&self, ready: &Ready, summary: &Summary, history: (String, u64)) -> Source {
+        let aux = |name: &str| summary.aux.get(name);
+        let in_file = aux("repl-id").cloned().zip(aux("repl-offset"));
+        let in_file = in_file.and_then(|(id, offset)| Some((id, offset.parse().ok()?)));
+        let (id, offset) = match self.order.source {
+            SnapshotSource::File => in_file.unwrap_or(history),
+            SnapshotSource::Replication => history,
+        };
         let version = summary.store_version().unwrap_or(&ready.store.version);
         Source {
             node: self.desired.node.name.clone(),
@@ -297,6 +319,46 @@ impl Work {
             offset,
             store_version: version.to_owned(),
         }
+    }
+}
+
+/// What was uploaded.
+struct Sent {
+    /// Replication id and offset.
+    history: (String, u64),
+    summary: Summary,
+    stored: Extent,
+}
+
+/// From the store's bytes to the object.
+struct Way<'a> {
+    work: &'a Work,
+    throttle: Pace,
+    pack: Upload,
+    object: dynomite_bucket::Upload,
+    packed: Vec<u8>,
+}
+
+impl Way<'_> {
+    async fn push(&mut self, raw: &[u8]) -> Result<(), Broken> {
+        self.throttle.pass(raw.len()).await;
+        self.pack.push(raw, &mut self.packed)?;
+        self.object.push(&self.packed).await?;
+        self.packed.clear();
+        self.work.progress(self.pack.bytes(), self.object.stored());
+        Ok(())
+    }
+
+    async fn finish(mut self, history: (String, u64)) -> Result<Sent, Broken> {
+        let (summary, stored) = self.pack.finish(&mut self.packed)?;
+        self.object.push(&self.packed).await?;
+        let bytes = self.object.complete().await?;
+        self.work.progress(summary.bytes, bytes);
+        Ok(Sent {
+            history,
+            summary,
+            stored,
+        })
     }
 }
 

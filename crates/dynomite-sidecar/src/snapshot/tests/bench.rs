@@ -1,0 +1,355 @@
+//! A real store, a desk, and an S3 server with faults.
+
+use std::env;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use dynomite_api::contract::{
+    BackupPlace, Credentials, NodeDesired, NodeReport, Provider, SnapshotOrder, SnapshotSource,
+    SnapshotState,
+};
+use dynomite_bucket::Patience;
+use dynomite_snapshot::envelope::Key;
+use dynomite_snapshot::manifest::Snapshot;
+use dynomite_snapshot::transfer::{self, Download};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::PATIENCE;
+use crate::fixture;
+use crate::shared::{Site, View};
+use crate::snapshot::{Desk, attend};
+
+#[path = "../../../../dynomite-bucket/tests/fake/mod.rs"]
+pub(super) mod fake;
+
+/// Keys in the store before a test adds any.
+pub(super) const KEYS: u64 = 1000;
+/// Base64 of 32 bytes.
+pub(super) const ENCRYPTION_KEY: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LTAwMDA=";
+
+const BACKUP: &str = "20261120T000000Z-00c0ffee00c0ffee-before-upgrade";
+
+const IMPATIENT: Patience = Patience {
+    retries: 2,
+    pause: Duration::from_millis(5),
+    whole: Duration::from_secs(20),
+    silence: Duration::from_secs(20),
+};
+
+pub(super) struct Bench {
+    pub(super) server: fake::S3,
+    pub(super) desk: Arc<Desk>,
+    view: watch::Sender<View>,
+    store: Child,
+    site: Arc<Site>,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.kill_store();
+    }
+}
+
+fn store_binary() -> Option<PathBuf> {
+    if let Some(named) = env::var_os("DYNOMITE_STORES") {
+        return env::split_paths(&named).next();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = ["redis-server", "valkey-server"].iter().find_map(|name| {
+        let mut places = env::split_paths(&path).map(|directory| directory.join(name));
+        places.find(|server| server.is_file())
+    });
+    if found.is_none() {
+        println!("no store on this machine: set DYNOMITE_STORES");
+    }
+    found
+}
+
+/// What is logged by anybody in this process.
+fn log() -> &'static Arc<Mutex<Vec<u8>>> {
+    static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Arc::<Mutex<Vec<u8>>>::default();
+        let writer = Arc::clone(&log);
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || Writer(Arc::clone(&writer)))
+            .finish();
+        // Another test may want its own; then nothing is found here and the test says so.
+        let _ = tracing::subscriber::set_global_default(subscriber);
+        log
+    })
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let mut log = self.0.lock().expect("nobody panics while it is held");
+        log.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Bench {
+    pub(super) async fn start() -> Option<Self> {
+        Self::start_as(false).await
+    }
+
+    /// A sidecar that finds an order when it starts.
+    pub(super) async fn start_with_order() -> Option<Self> {
+        Self::start_as(true).await
+    }
+
+    async fn start_as(ordered: bool) -> Option<Self> {
+        let binary = store_binary()?;
+        log();
+        let directory = tempfile::tempdir().expect("a directory");
+        let site = crate::run::tests::site_in(directory.path());
+        let server = fake::S3::start().await;
+        let store = Command::new(binary)
+            .args(["--port", "0", "--save", "", "--unixsocket"])
+            .arg(site.store_private_socket())
+            .args(["--repl-diskless-sync", "yes"])
+            .args(["--repl-diskless-sync-delay", "0", "--dir"])
+            .arg(site.data_dir.join("store"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the store starts");
+        let site = Arc::new(site);
+        let desk = Desk::with_patience(Arc::clone(&site), IMPATIENT).expect("a thread");
+        let desk = Arc::new(desk);
+        let mut desired = fixture::desired();
+        desired.snapshot = ordered.then(|| order(&server));
+        let view = watch::Sender::new(View {
+            store_socket: site.store_private_socket(),
+            desired: Some(Arc::new(desired)),
+            ..fixture::view()
+        });
+        let bench = Self {
+            server,
+            desk,
+            view,
+            store,
+            site,
+            _directory: directory,
+        };
+        bench.store_answers().await;
+        bench.hand_over_credentials(true);
+        bench.ask("EVAL \"for i=1,1000 do redis.call('SET', i, string.rep(i, 50)) end\" 0");
+        tokio::spawn(attend(Arc::clone(&bench.desk), bench.view.subscribe()));
+        Some(bench)
+    }
+
+    async fn store_answers(&self) {
+        let socket = self.site.store_private_socket();
+        let wait = async {
+            while UnixStream::connect(&socket).is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        waited.expect("the store listens");
+    }
+
+    /// Sends one command and reads its answer, up to the end of what comes at once.
+    fn ask(&self, command: &str) -> String {
+        let mut stream = UnixStream::connect(self.site.store_private_socket()).expect("listens");
+        write!(stream, "{command}\r\nQUIT\r\n").expect("takes it");
+        let mut answer = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut answer).expect("answers");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(!answer.starts_with('-'), "{command}: {answer}");
+        answer
+    }
+
+    /// So many megabytes that cannot be compressed, as one key.
+    pub(super) fn fill(&self, megabytes: usize) {
+        let script = format!(
+            "EVAL \"math.randomseed(7) local t={{}} for i=1,1048576 do \
+             t[i]=string.char(math.random(0,255)) end local s=table.concat(t) \
+             for i=1,{megabytes} do redis.call('SET','large:'..i,s) end\" 0"
+        );
+        self.ask(&script);
+    }
+
+    pub(super) async fn info(&self, name: &str) -> String {
+        let wait = async {
+            loop {
+                let text = self.ask("INFO everything");
+                let busy = text.contains("connected_slaves:1");
+                let line = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix(&format!("{name}:")));
+                match line {
+                    Some(value) if !busy => return value.to_owned(),
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .expect("is there")
+    }
+
+    pub(super) fn kill_store(&mut self) {
+        // It may be dead already.
+        let _ = self.store.kill();
+        let _ = self.store.wait();
+    }
+
+    fn desire(&self, change: impl FnOnce(&mut NodeDesired)) {
+        self.view.send_modify(|view| {
+            let mut desired = fixture::desired();
+            change(&mut desired);
+            view.desired = Some(Arc::new(desired));
+        });
+    }
+
+    pub(super) fn order(&mut self, change: impl FnOnce(&mut SnapshotOrder)) {
+        let mut order = order(&self.server);
+        change(&mut order);
+        self.desire(|desired| desired.snapshot = Some(order));
+    }
+
+    pub(super) fn orders_nothing(&self) {
+        self.desire(|_| {});
+    }
+
+    pub(super) fn proves(&self, proven: bool) {
+        self.view.send_modify(|view| view.donates = proven);
+    }
+
+    pub(super) fn hand_over_credentials(&self, with_key: bool) {
+        let key = with_key.then(|| ("2026".to_owned(), ENCRYPTION_KEY.to_owned()));
+        self.desk.take_credentials(Credentials {
+            stores: [("main".to_owned(), fake::credentials())].into(),
+            encryption_keys: key.into_iter().collect(),
+        });
+    }
+
+    pub(super) fn forget_credentials(&self) {
+        self.desk.take_credentials(Credentials::default());
+    }
+
+    pub(super) fn report(&self) -> NodeReport {
+        let mut report = fixture::report();
+        self.desk.add_to(&mut report);
+        report
+    }
+
+    pub(super) async fn until(&self, holds: impl Fn(&NodeReport) -> bool) -> NodeReport {
+        let wait = async {
+            loop {
+                let report = self.report();
+                if holds(&report) {
+                    return report;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        waited.unwrap_or_else(|_| panic!("never; now {:?}", self.report().snapshot))
+    }
+
+    /// The end of the snapshot that is ordered now.
+    pub(super) async fn ended(&self) -> SnapshotState {
+        let ordered = self.view.borrow().desired.clone();
+        let ordered = ordered.and_then(|desired| desired.snapshot.clone());
+        let attempt = ordered.expect("something is ordered").attempt;
+        let report = self
+            .until(|report| {
+                report.snapshot.as_ref().is_some_and(|it| {
+                    it.attempt == attempt
+                        && matches!(
+                            it.state,
+                            SnapshotState::Done { .. } | SnapshotState::Failed { .. }
+                        )
+                })
+            })
+            .await;
+        report.snapshot.expect("was looked at").state
+    }
+
+    pub(super) async fn waits_for(&self, what: &str) {
+        self.until(|report| {
+            report.snapshot.as_ref().is_some_and(
+                |it| matches!(&it.state, SnapshotState::Waiting { reason, .. } if reason == what),
+            )
+        })
+        .await;
+    }
+
+    /// Neither objects nor parts.
+    pub(super) async fn nothing_is_left(&self) {
+        let wait = async {
+            loop {
+                let (objects, uploads) = {
+                    let inside = self.server.inside();
+                    (inside.objects.len(), inside.uploads.len())
+                };
+                if (objects, uploads) == (0, 0) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        waited.expect("what was stored is removed");
+    }
+}
+
+pub(super) fn key_of(object: &str) -> String {
+    format!("team/default/ring/cluster/{BACKUP}/{object}")
+}
+
+pub(super) fn unpack(entry: &Snapshot, object: &[u8]) -> Result<Vec<u8>, transfer::Error> {
+    let key = Key::new(*b"canary-canary-canary-canary-0000");
+    let context = transfer::context("cluster", BACKUP, entry.token);
+    let now = Timestamp::now();
+    let mut download = Download::of(entry, &context, Some(&key), now)?;
+    let (mut raw, mut rest) = (Vec::new(), object);
+    while !rest.is_empty() {
+        download.push(&mut rest, &mut raw)?;
+    }
+    while download.finish(&mut raw)?.is_none() {}
+    Ok(raw)
+}
+
+pub(super) fn logged() -> String {
+    let log = log().lock().expect("nobody panics while it is held");
+    String::from_utf8_lossy(&log).into_owned()
+}
+
+fn order(server: &fake::S3) -> SnapshotOrder {
+    SnapshotOrder {
+        pod_uid: "uid".to_owned(),
+        backup: BACKUP.to_owned(),
+        attempt: 0,
+        place: server.place(),
+        source: SnapshotSource::Replication,
+        compress: false,
+        encryption_key: None,
+        bytes_per_second: None,
+    }
+}
+
+pub(super) fn other_bucket(place: &BackupPlace) -> BackupPlace {
+    let mut place = place.clone();
+    if let Provider::S3 { bucket, .. } = &mut place.provider {
+        "other".clone_into(bucket);
+    }
+    place
+}
