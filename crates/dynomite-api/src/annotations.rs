@@ -61,5 +61,7 @@ pub const ANNOTATION_IMAGES: &str = "dynomite.io/images";
 /// next upgrade of the operator needs a word of its own.
 pub const ANNOTATION_UPDATE_IMAGES: &str = "dynomite.io/update-images";
 
+/// The finalizer that lets the operator remove what a backup has stored.
+pub const BACKUP_FINALIZER: &str = "dynomite.io/backup";
 /// The finalizer that lets the operator clear volumes before the cluster goes.
 pub const FINALIZER: &str = "dynomite.io/cluster";

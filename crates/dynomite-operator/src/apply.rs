@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use dynomite_api::annotations::{FIELD_MANAGER, FINALIZER};
-use dynomite_api::contract::NodeDesired;
+use dynomite_api::contract::{BucketRequest, NodeDesired};
 use dynomite_api::crd::DynomiteCluster;
 use dynomite_planner::{
     Action, ByContainer, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned,
@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::backups;
 use crate::context::{Context, Memory};
 use crate::failure::{describe, is_conflict, is_final, is_not_found};
 use crate::index::Index;
@@ -35,6 +36,7 @@ use crate::leadership::NotLeader;
 use crate::names::{Holder, holder, watched};
 use crate::node_client::{Assigned, Error as NodeError, NodeClient, Target};
 use crate::observe::node_client;
+use crate::stores;
 
 /// How many actions of one kind of a cluster are under way at once.
 const UNDER_WAY_MAX: usize = 8;
@@ -325,6 +327,43 @@ async fn assign(
     }
 }
 
+/// A node to speak with.
+fn target(cluster: &Cluster, node: &str, pod_uid: &str, address: &str) -> Result<Target, Error> {
+    let parsed = address.parse();
+    let address = parsed.map_err(|_| Error::NoClient(format!("{address:?} is not an address")))?;
+    Ok(Target {
+        pod_uid: pod_uid.to_owned(),
+        address,
+        host: cluster.host(node),
+    })
+}
+
+async fn hand_credentials(
+    ctx: &Context,
+    memory: &mut Memory,
+    target: &Target,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let client = node_client(memory).map_err(Error::NoClient)?;
+    let Some(held) = &memory.stores else {
+        return Err(Error::Outdated);
+    };
+    Ok(client.hand_credentials(target, &held.credentials).await?)
+}
+
+fn ask_bucket(
+    ctx: &Context,
+    memory: &mut Memory,
+    cluster: &Cluster,
+    target: Target,
+    request: &BucketRequest,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let client = node_client(memory).map_err(Error::NoClient)?;
+    stores::ask(ctx, &memory.desk, cluster, client, target, request.clone());
+    Ok(())
+}
+
 async fn one_by_one(
     ctx: &Context,
     memory: &mut Memory,
@@ -391,6 +430,29 @@ async fn one_by_one(
                 reason,
                 message,
             } => tell(ctx, resource, *kind, reason, message).await,
+            Action::HandCredentials {
+                node,
+                pod_uid,
+                address,
+            } => match target(cluster, node, pod_uid, address) {
+                Ok(target) => hand_credentials(ctx, memory, &target).await,
+                Err(error) => Err(error),
+            },
+            Action::AskBucket {
+                node,
+                pod_uid,
+                address,
+                request,
+            } => match target(cluster, node, pod_uid, address) {
+                Ok(target) => ask_bucket(ctx, memory, cluster, target, request),
+                Err(error) => Err(error),
+            },
+            Action::WriteBackup { name, uid, status } => {
+                backups::write(ctx, namespace, name, uid, status).await
+            }
+            Action::SetBackupFinalizer { name, uid, present } => {
+                backups::set_finalizer(ctx, namespace, name, uid, *present).await
+            }
             Action::Apply(_) | Action::Assign { .. } => Ok(()),
         });
     }

@@ -16,6 +16,7 @@ use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::node_client::NodeClient;
 use crate::reports::{self, Pauses};
+use crate::stores::{Desk, Held};
 use crate::world::World;
 
 /// How many reconciles in a row may follow each other at once, because each had
@@ -142,6 +143,10 @@ pub struct Memory {
     pub resizes_refused: BTreeMap<String, ResizeRefused>,
     /// Nodes that did not take what they were told, by name.
     pub refusals: BTreeMap<String, Refusals>,
+    /// What opens the stores of backups, while it is needed.
+    pub stores: Option<Held>,
+    /// Questions to them.
+    pub desk: Desk,
     /// How long the last pass waited for the nodes' reports.
     pub asking: Duration,
     /// How often to look.

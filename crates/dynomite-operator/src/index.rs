@@ -29,6 +29,14 @@ impl ClusterKey {
         })
     }
 
+    /// The cluster of that name, in the namespace of an object whose spec names it.
+    pub fn named_by<K: Resource>(object: &K, cluster: &str) -> Option<Self> {
+        Some(Self {
+            namespace: object.meta().namespace.clone()?,
+            name: cluster.to_owned(),
+        })
+    }
+
     /// The cluster that this resource itself is.
     pub fn of_self<K: Resource>(object: &K) -> Option<Self> {
         Some(Self {

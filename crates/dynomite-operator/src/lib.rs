@@ -9,6 +9,7 @@
 //! ```
 
 pub mod apply;
+pub mod backups;
 pub mod certificates;
 pub mod context;
 pub mod events;
@@ -28,6 +29,7 @@ pub mod rbac;
 pub mod reconcile;
 pub mod reports;
 pub mod run;
+pub mod stores;
 pub mod telemetry;
 pub mod volumes;
 pub mod world;

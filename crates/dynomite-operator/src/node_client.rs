@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dynomite_api::contract::{
-    CN_NODE, NodeDesired, NodeReport, PATH_DESIRED, PATH_REPORT, PORT_SECURE,
+    BucketAnswer, BucketRequest, CN_NODE, Credentials, MAX_SMALL_OBJECT, NodeDesired, NodeReport,
+    PATH_BUCKET, PATH_CREDENTIALS, PATH_DESIRED, PATH_REPORT, PORT_SECURE,
 };
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -26,8 +27,11 @@ use crate::certificates::{self, KEY_CA, KEY_CERTIFICATE, KEY_PRIVATE};
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 /// How long a node may take to put a desired document onto its disk.
 pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(3);
-/// The longest answer a node may give, bytes.
-const ANSWER_MAX: usize = 1 << 20;
+/// How long a node may take for a question to a store of backups: it may have to
+/// read a whole file for it.
+pub const BUCKET_DEADLINE: Duration = Duration::from_mins(30);
+/// The longest answer a node may give, bytes: a small object, as JSON.
+const ANSWER_MAX: usize = 2 * MAX_SMALL_OBJECT + (1 << 20);
 
 /// Why a node could not be asked. The texts hold nothing that changes from try to try.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +159,38 @@ impl NodeClient {
             status if status.is_success() => Ok(Assigned::Accepted),
             status => Err(Error::Status(status, first_line(&body))),
         }
+    }
+
+    /// Hands the node what opens the stores of backups.
+    pub async fn hand_credentials(
+        &self,
+        target: &Target,
+        credentials: &Credentials,
+    ) -> Result<(), Error> {
+        let body = serde_json::to_vec(credentials)
+            .map_err(|error| Error::Unreadable(error.to_string()))?;
+        let request = self.send(target, Method::PUT, PATH_CREDENTIALS, body.into());
+        match within(ASSIGN_DEADLINE, request).await? {
+            (status, _) if status.is_success() => Ok(()),
+            // Its words may repeat what it was sent.
+            (status, _) => Err(Error::Status(status, "the credentials".to_owned())),
+        }
+    }
+
+    /// Asks a store of backups something through the node.
+    pub async fn ask_bucket(
+        &self,
+        target: &Target,
+        request: &BucketRequest,
+    ) -> Result<BucketAnswer, Error> {
+        let body =
+            serde_json::to_vec(request).map_err(|error| Error::Unreadable(error.to_string()))?;
+        let request = self.send(target, Method::POST, PATH_BUCKET, body.into());
+        let (status, body) = within(BUCKET_DEADLINE, request).await?;
+        if !status.is_success() {
+            return Err(Error::Status(status, words(&body)));
+        }
+        serde_json::from_slice(&body).map_err(|error| Error::Unreadable(error.to_string()))
     }
 
     /// Closes the connections to pods that are not among `pods`.

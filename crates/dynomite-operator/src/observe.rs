@@ -25,6 +25,7 @@ use crate::index::{ClusterKey, Index};
 use crate::names::add_strangers;
 use crate::node_client::{Error as NodeError, NodeClient, Target};
 use crate::reports::Answer;
+use crate::stores::look_at_stores;
 use crate::volumes::look_at_volumes;
 
 /// How many nodes of a cluster are asked at once.
@@ -69,6 +70,8 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
     let warnings = warnings(ctx, memory, &key, &stateful_sets, now).await;
     let claims = of(&world.claims, &key);
     let volumes = look_at_volumes(ctx, memory, &pods, &claims, now).await;
+    let backups = of(&world.backups, &key);
+    let store_credentials = look_at_stores(ctx, memory, cluster, &backups, false, now).await;
     let mut observed = Observed {
         stateful_sets,
         services: of(&world.services, &key),
@@ -90,6 +93,9 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         warnings,
         documents_refused,
         resizes_refused: memory.resizes_refused.clone(),
+        backups,
+        store_credentials,
+        answers: memory.desk.answers(ctx.now()),
     };
     add_strangers(ctx, memory, cluster, &mut observed, now).await;
     observed

@@ -19,6 +19,7 @@ use kube_runtime::reflector::ObjectRef;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::backups;
 use crate::context::Context;
 use crate::http;
 use crate::index::{ClusterKey, Scope};
@@ -164,6 +165,8 @@ pub async fn reconcile_all(ctx: Arc<Context>, stop: CancellationToken) {
             ctx.forget(&key);
             ctx.succeeded(&key);
             ctx.metrics.forget(&key);
+            let ctx = Arc::clone(&ctx);
+            tokio::spawn(async move { backups::let_go(&ctx, &key).await });
         }
         ready(())
     })

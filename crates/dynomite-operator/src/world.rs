@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dynomite_api::annotations::{APP_NAME, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_NAME};
-use dynomite_api::crd::DynomiteCluster;
+use dynomite_api::crd::{DynomiteBackup, DynomiteCluster};
 use dynomite_planner::{HOST_LABELS, KubernetesNode};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -49,6 +49,8 @@ pub struct World {
     pub claims: Index<PersistentVolumeClaim>,
     /// Pods.
     pub pods: Index<Pod>,
+    /// Backups.
+    pub backups: Index<DynomiteBackup>,
     /// Kubernetes nodes; `None` when the operator may not read them.
     pub nodes: Option<Index<Node>>,
     /// Clusters to look at.
@@ -70,6 +72,9 @@ impl World {
             budgets: Index::new(ClusterKey::of_child),
             claims: Index::new(ClusterKey::of_child),
             pods: Index::new(ClusterKey::of_child),
+            backups: Index::new(|backup: &DynomiteBackup| {
+                ClusterKey::named_by(backup, &backup.spec.cluster)
+            }),
             nodes: nodes.then(|| Index::new(ClusterKey::none)),
             triggers: Triggers::default(),
             mirror: Mutex::new(Writer::default()),
@@ -92,6 +97,7 @@ impl World {
         let mut watches = Vec::new();
         for scope in scopes {
             watches.push(self.watch(client, scope, "", |world| &world.clusters));
+            watches.push(self.watch(client, scope, "", |world| &world.backups));
             watches.push(self.watch(client, scope, &ours, |world| &world.stateful_sets));
             watches.push(self.watch(client, scope, &ours, |world| &world.services));
             watches.push(self.watch(client, scope, &ours, |world| &world.config_maps));

@@ -12,7 +12,9 @@
 //! remembers no progress, so each function works from the first moment of a
 //! cluster as from any later one.
 
+mod backup;
 mod blocker;
+mod bucket;
 #[cfg(test)]
 mod chains;
 mod cluster;
@@ -35,6 +37,8 @@ mod wait;
 #[cfg(test)]
 mod world;
 
+pub use backup::backups_need_stores;
+pub use bucket::{Answers, Asked, DIR_BACKUPS, question};
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use levels::{Behind, Levels};
 pub use observed::{

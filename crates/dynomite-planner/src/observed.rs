@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use dynomite_api::contract::NodeReport;
+use dynomite_api::crd::DynomiteBackup;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::bucket::Answers;
 
 /// A fact that may not have been readable. Unknown is not absent and not zero:
 /// whoever asks must decide for the unsafe case.
@@ -80,6 +83,14 @@ pub struct Observed {
     /// By pod name: what the API server would not give a pod in place. Nothing
     /// is lost when it is forgotten: then it is asked once more.
     pub resizes_refused: BTreeMap<String, ResizeRefused>,
+    /// The backups of the cluster, by name.
+    pub backups: BTreeMap<String, DynomiteBackup>,
+    /// By store: the id of what opens it, as far as its Secret was read. Read
+    /// only while a backup or a restore needs it.
+    pub store_credentials: BTreeMap<String, Seen<String>>,
+    /// What came of questions to object storage. Nothing is lost when they are
+    /// forgotten: they are asked once more.
+    pub answers: Answers,
 }
 
 /// Resources that a pod could not be given in place.
@@ -114,6 +125,9 @@ impl Default for Observed {
             warnings: BTreeMap::new(),
             documents_refused: BTreeMap::new(),
             resizes_refused: BTreeMap::new(),
+            backups: BTreeMap::new(),
+            store_credentials: BTreeMap::new(),
+            answers: Answers::new(),
         }
     }
 }

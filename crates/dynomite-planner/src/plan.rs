@@ -1,6 +1,7 @@
 //! A plan: what the operator does now, and what it waits for, each with its reason.
 
-use dynomite_api::contract::NodeDesired;
+use dynomite_api::contract::{BucketRequest, NodeDesired};
+use dynomite_api::crd::DynomiteBackupStatus;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceRequirements, Service};
@@ -66,6 +67,8 @@ pub enum StepName {
     Resize,
     /// Pods of an older revision.
     Roll,
+    /// Backups.
+    Snapshot,
 }
 
 impl StepName {
@@ -82,6 +85,7 @@ impl StepName {
             Self::Retire => "retire",
             Self::Resize => "resize",
             Self::Roll => "roll",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -146,6 +150,46 @@ pub enum Action {
         /// Whether it should be there.
         present: bool,
     },
+    /// Hand a node what opens the stores of backups, all of them, as the
+    /// operator reads it from Secrets.
+    HandCredentials {
+        /// The node, which is its pod.
+        node: String,
+        /// The pod's UID.
+        pod_uid: String,
+        /// The pod's address.
+        address: String,
+    },
+    /// Ask object storage something through a node. What comes of it is seen in
+    /// [`Observed::answers`](crate::Observed::answers) by the next pass.
+    AskBucket {
+        /// The node, which is its pod.
+        node: String,
+        /// The pod's UID.
+        pod_uid: String,
+        /// The pod's address.
+        address: String,
+        /// The question.
+        request: Box<BucketRequest>,
+    },
+    /// Write the status of a `DynomiteBackup`, exactly of this one.
+    WriteBackup {
+        /// Its name, in the cluster's namespace.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
+        /// What it says now.
+        status: Box<DynomiteBackupStatus>,
+    },
+    /// Set or remove the finalizer on a `DynomiteBackup`.
+    SetBackupFinalizer {
+        /// Its name, in the cluster's namespace.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
+        /// Whether it should be there.
+        present: bool,
+    },
     /// Tell people by an Event on the `DynomiteCluster`.
     Event {
         /// Normal or warning.
@@ -171,6 +215,11 @@ impl Action {
                 format!("Secret {}", what.node_secret)
             }
             Self::IssueCertificates(what) => format!("Secret {}", what.admin_secret),
+            Self::HandCredentials { node, .. } => format!("credentials of node {node}"),
+            Self::AskBucket { request, .. } => format!("store {}", request.place.store),
+            Self::WriteBackup { name, .. } | Self::SetBackupFinalizer { name, .. } => {
+                format!("DynomiteBackup {name}")
+            }
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
             Self::Event { reason, .. } => format!("Event {reason}"),
         }

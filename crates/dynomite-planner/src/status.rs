@@ -143,7 +143,16 @@ impl View<'_> {
     /// The actions that change something.
     fn changes(&self) -> impl Iterator<Item = &crate::plan::Planned> {
         let actions = self.plan.actions.iter();
-        actions.filter(|planned| !matches!(planned.action, Action::Event { .. }))
+        // A backup changes nothing of the ring, and has a status of its own.
+        actions.filter(|planned| {
+            planned.step != StepName::Snapshot && !matches!(planned.action, Action::Event { .. })
+        })
+    }
+
+    /// What failed of them.
+    fn failures(&self) -> impl Iterator<Item = &crate::plan::Failure> {
+        let failures = self.outcome.failures.iter();
+        failures.filter(|failure| failure.step != StepName::Snapshot)
     }
 
     /// The waits that keep the cluster from being as declared.
@@ -177,7 +186,7 @@ impl View<'_> {
         if let Some(wait) = worst.filter(|wait| rank(wait) < 2) {
             return Some(said(wait));
         }
-        if let Some(failure) = self.outcome.failures.first() {
+        if let Some(failure) = self.failures().next() {
             let message = format!("{}: {}", failure.target, failure.message);
             return Some((failure.reason.clone(), message));
         }
@@ -192,7 +201,7 @@ impl View<'_> {
     fn settled(&self) -> bool {
         self.changes().next().is_none()
             && self.obstacles().next().is_none()
-            && self.outcome.failures.is_empty()
+            && self.failures().next().is_none()
     }
 
     /// The ready replicas of each token, in order of the tokens.
@@ -552,7 +561,12 @@ fn verb(action: &Action) -> Option<&'static str> {
         Action::Resize { .. } => Some("Resize"),
         Action::IssueCertificates(_) => Some("IssueCertificates"),
         Action::SetFinalizer { .. } => Some("SetFinalizer"),
-        Action::Assign { .. } | Action::Event { .. } => None,
+        Action::Assign { .. }
+        | Action::Event { .. }
+        | Action::HandCredentials { .. }
+        | Action::AskBucket { .. }
+        | Action::WriteBackup { .. }
+        | Action::SetBackupFinalizer { .. } => None,
     }
 }
 

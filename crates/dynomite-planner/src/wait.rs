@@ -12,6 +12,11 @@ use crate::safety::Refusal;
 pub enum Wait {
     /// `spec.paused`.
     Paused,
+    /// A backup is being taken.
+    BackingUp {
+        /// Its name.
+        backup: String,
+    },
     /// An object of ours has a name that someone else's object holds.
     NameTaken {
         /// Its kind.
@@ -225,6 +230,7 @@ impl Wait {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Paused => "Paused",
+            Self::BackingUp { .. } => "BackingUp",
             Self::NameTaken { .. } => "NameTaken",
             Self::PreviousOwner { .. } => "PreviousOwner",
             Self::CertificatesUnknown { .. } => "CertificatesUnknown",
@@ -261,6 +267,7 @@ impl Wait {
     pub fn message(&self) -> String {
         match self {
             Self::Paused => "spec.paused is true: set it to false to go on".to_owned(),
+            Self::BackingUp { backup } => format!("DynomiteBackup {backup} is under way"),
             Self::NameTaken { kind, name, owner } => format!(
                 "{} {name} is needed and {owner}: remove or rename it, or give this cluster another name",
                 kind.name()
@@ -415,6 +422,7 @@ impl Wait {
                 | Self::UpgradeAwaitsApproval { .. }
                 | Self::VolumeGrowing { .. }
                 | Self::CutOff { .. }
+                | Self::BackingUp { .. }
         )
     }
 }

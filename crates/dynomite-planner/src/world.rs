@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dynomite_api::contract::{
     Awaiting, DesiredMark, EngineState, Grant, NodeDesired, NodePhase, NodeReport, ProofKind,
-    Received, StoreFacts,
+    Received, SnapshotReport, StoreFacts,
 };
 use dynomite_api::crd::DynomiteCluster;
 use jiff::{SignedDuration, Timestamp};
@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde_json::json;
 
+use crate::backup::tests::storage;
 use crate::cluster::{Cluster, Defaults};
 use crate::compare;
 use crate::observed::{Observed, SecretFacts, Seen};
@@ -39,6 +40,8 @@ pub(crate) struct World {
     pub(crate) blocked: Vec<String>,
     /// What lives in each pod, by pod name.
     pub(crate) lives: BTreeMap<String, Life>,
+    /// The object storage.
+    pub(crate) storage: storage::Storage,
     /// How many volumes were deleted.
     pub(crate) wiped: u32,
     count: u64,
@@ -58,6 +61,10 @@ pub(crate) struct Life {
     pub(crate) since: Timestamp,
     /// From whom it copies.
     pub(crate) donor: String,
+    /// The snapshot it was asked for.
+    pub(crate) snapshot: Option<SnapshotReport>,
+    /// The ids of the credentials it holds.
+    pub(crate) credentials: Vec<String>,
     /// What its engine has received; an engine that does not number says nothing.
     pub(crate) received: Option<Received>,
 }
@@ -108,6 +115,7 @@ impl World {
             slow: Vec::new(),
             blocked: Vec::new(),
             lives: BTreeMap::new(),
+            storage: storage::Storage::default(),
             wiped: 0,
             count: 0,
         }
@@ -276,6 +284,10 @@ impl World {
                 uid,
                 resources,
             } => self.resize(pod, uid, resources),
+            Action::HandCredentials { .. }
+            | Action::AskBucket { .. }
+            | Action::WriteBackup { .. }
+            | Action::SetBackupFinalizer { .. } => storage::act(self, action),
             Action::Event { .. } => {}
         }
     }
@@ -469,6 +481,7 @@ impl World {
             self.live(name, &before);
         }
         for name in &names {
+            storage::live(self, name);
             self.report(name);
         }
     }
@@ -723,6 +736,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
             "state": state, "incarnation": format!("{uid}-engine"), "uptimeSeconds": 100,
             "received": life.received,
         },
+        "snapshot": life.snapshot, "credentials": life.credentials,
         "warmUp": life.warming.then(|| json!({
             "donor": life.donor, "stage": "Copying", "startedAt": "2026-01-01T00:02:00Z",
             "attempt": 1, "bytesDone": 0,

@@ -284,10 +284,14 @@ impl Server {
                 self.resource.metadata.finalizers = present.then(|| vec![finalizer]);
                 Ok(())
             }
-            // The scenarios change no resources and no sizes.
+            // The scenarios change no resources and no sizes, and take no backups.
             Action::Resize { .. }
             | Action::Orphan { .. }
             | Action::Assign { .. }
+            | Action::HandCredentials { .. }
+            | Action::AskBucket { .. }
+            | Action::WriteBackup { .. }
+            | Action::SetBackupFinalizer { .. }
             | Action::Event { .. } => Ok(()),
         }
     }

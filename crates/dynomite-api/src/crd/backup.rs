@@ -106,6 +106,10 @@ pub struct DynomiteBackupStatus {
     /// The store, a name in the cluster's spec.backup.stores.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub store: String,
+    /// Which state of the store's Secret its orders name; it tells nothing of
+    /// what is in there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub credentials: String,
     /// What the keys of its objects begin with.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub directory: String,
@@ -139,10 +143,9 @@ pub struct DynomiteBackupStatus {
     /// SHA-256 of the manifest, which holds the digests of all objects.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manifest_digest: String,
-    /// Objects of attempts that were given up, by their keys, still to be
-    /// removed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub leftovers: Vec<String>,
+    /// Whether objects of attempts that were given up are still to be removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cleaning: bool,
     /// Each token and how far it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["token"]))]
@@ -214,7 +217,7 @@ pub struct BackupTokenStatus {
     /// When the numbers below were true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Time>,
-    /// Since when the node has not been heard of it.
+    /// Since when the node has not been heard of it, or no node could take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unheard_since: Option<Time>,
     /// Bytes of data read so far.

@@ -39,7 +39,8 @@ pub(super) fn configure(pass: &Pass<'_>) -> Step {
         }
         let desired = desired(pass, node, report);
         let digest = desired.digest();
-        if report.desired.as_ref().map(|held| held.digest.as_str()) == Some(&digest) {
+        let held = report.desired.as_ref().map(|held| held.digest.as_str());
+        if held == Some(&digest) || only_order_differs(pass, node, &desired, held) {
             continue;
         }
         if let Some(why) = pass.observed.documents_refused.get(&node.name) {
@@ -58,6 +59,49 @@ pub(super) fn configure(pass: &Pass<'_>) -> Step {
         step.act(assign, "its document is not what it should be");
     }
     step
+}
+
+/// Documents in which only the order of a snapshot is to change: they change
+/// nothing of the ring, so they are told apart.
+pub(super) fn orders(pass: &Pass<'_>, step: &mut Step) {
+    for node in &pass.ring.nodes {
+        let (Ok(report), Some(address)) = (&node.report, node.address()) else {
+            continue;
+        };
+        if node.terminating() || is_newer(pass, report) {
+            continue;
+        }
+        let desired = desired(pass, node, report);
+        let held = report.desired.as_ref().map(|held| held.digest.as_str());
+        if held == Some(&desired.digest()) || !only_order_differs(pass, node, &desired, held) {
+            continue;
+        }
+        let assign = Action::Assign {
+            node: node.name.clone(),
+            address: address.to_owned(),
+            desired: Box::new(desired),
+        };
+        step.act(assign, "its order of a snapshot is not what it should be");
+    }
+}
+
+/// Whether a node holds what it should but for the order of a snapshot.
+fn only_order_differs(
+    pass: &Pass<'_>,
+    node: &Node<'_>,
+    desired: &NodeDesired,
+    held: Option<&str>,
+) -> bool {
+    let before = crate::backup::earlier_orders(pass.cluster, pass.observed, node);
+    let mut candidates = before.into_iter().map(Some).chain([None]);
+    candidates.any(|order| {
+        let snapshot = order;
+        let other = NodeDesired {
+            snapshot,
+            ..desired.clone()
+        };
+        held == Some(&other.digest())
+    })
 }
 
 /// What is said of settings that are left out: what is known to be wrong, and
@@ -103,7 +147,7 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         peers: peers(pass, node),
         donors: donors(pass.ring, node),
         copy_not_before: turn(pass, node),
-        snapshot: None,
+        snapshot: crate::backup::order(cluster, pass.observed, node),
         restore: None,
         grant: grant(pass, node),
         distrust: renew::distrust(pass, node, report),

@@ -4,7 +4,8 @@
 //! `warm_up`, `renew`) act in one pass side by side: a node must be able to start
 //! while another object of the ring waits for something. What takes a pod away
 //! (`replace`, `retire`, `roll`), or may (`resize`), comes last, yields to everything before it that changes a
-//! `StatefulSet`, and does one thing in a pass. A step that finds the ground
+//! `StatefulSet`, and does one thing in a pass. Backups (`snapshot`) are begun
+//! when nothing is being taken away. A step that finds the ground
 //! unsafe for the rest, such as contradicting tokens, stops the pass.
 
 mod assign_tokens;
@@ -18,6 +19,7 @@ mod replace;
 mod resize;
 mod retire;
 mod roll;
+mod snapshot;
 mod warm_up;
 
 use jiff::Timestamp;
@@ -44,6 +46,7 @@ const STEPS: &[(StepName, StepFn)] = &[
     (StepName::Retire, retire::retire),
     (StepName::Resize, resize::resize),
     (StepName::Roll, roll::roll),
+    (StepName::Snapshot, snapshot::snapshot),
 ];
 
 /// What a step sees.
@@ -84,8 +87,15 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    fn act(&mut self, action: Action, why: impl Into<String>) {
+    pub(crate) fn act(&mut self, action: Action, why: impl Into<String>) {
         self.actions.push((action, why.into()));
+    }
+
+    /// The same, unless the step does it already.
+    pub(crate) fn act_once(&mut self, action: Action, why: impl Into<String>) {
+        if self.actions.iter().all(|(earlier, _)| *earlier != action) {
+            self.act(action, why);
+        }
     }
 
     fn apply(&mut self, object: Object, why: impl Into<String>) {
@@ -96,7 +106,7 @@ impl Step {
         self.waits.push(wait);
     }
 
-    fn wake(&mut self, at: Timestamp) {
+    pub(crate) fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }

@@ -54,7 +54,11 @@ const KUBERNETES_TYPES: &[&str] = &["k8s-openapi", "kube", "schemars"];
 const TABLE: &[Allowed] = &[
     language("dynomite-protocol", &[], &[]),
     language("dynomite-api", &["dynomite-protocol"], KUBERNETES_TYPES),
-    language("dynomite-planner", &["dynomite-api"], KUBERNETES_TYPES),
+    language(
+        "dynomite-planner",
+        &["dynomite-api", "dynomite-snapshot"],
+        KUBERNETES_TYPES,
+    ),
     language(
         "dynomite-lifecycle",
         &["dynomite-api", "dynomite-protocol"],
