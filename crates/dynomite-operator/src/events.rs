@@ -416,10 +416,15 @@ mod tests {
 
     /// The reasons in the planner's source, which tells of what it does itself.
     fn planned() -> Vec<String> {
-        let steps = concat!(env!("CARGO_MANIFEST_DIR"), "/../dynomite-planner/src/steps");
+        let planner = concat!(env!("CARGO_MANIFEST_DIR"), "/../dynomite-planner/src");
         let mut found = Vec::new();
-        for file in std::fs::read_dir(steps).expect("the planner's steps") {
-            let text = std::fs::read_to_string(file.expect("a file").path()).expect("text");
+        let folders = ["steps", "backup"].map(|name| format!("{planner}/{name}"));
+        let files = folders.iter().flat_map(std::fs::read_dir).flatten();
+        for file in files.map(|file| file.expect("a file").path()) {
+            if file.is_dir() {
+                continue;
+            }
+            let text = std::fs::read_to_string(file).expect("text");
             for (at, _) in text.match_indices("Action::Event {") {
                 let reason = text[at..].split("reason: \"").nth(1);
                 found.extend(reason.and_then(|rest| rest.split('"').next().map(str::to_owned)));
