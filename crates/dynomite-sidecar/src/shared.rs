@@ -105,7 +105,8 @@ impl Site {
         self.restore_dir().join(format!("{restore}.previous.rdb"))
     }
 
-    fn restore_dir(&self) -> PathBuf {
+    /// Where the files of restores lie; their names begin with the restores' UIDs.
+    pub(crate) fn restore_dir(&self) -> PathBuf {
         self.data_dir.join(".dynomite/restore")
     }
 

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use dynomite_api::contract::{NodeDesired, SnapshotOrder, SnapshotReport, SnapshotState};
+use dynomite_api::contract::{
+    NodeDesired, RestoreOrder, RestoreReport, RestoreState, SnapshotOrder, SnapshotReport,
+    SnapshotState,
+};
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
 use super::Desk;
 use super::broken::Broken;
+use super::stage::{self, Staging};
 use super::take::Work;
 use crate::shared::View;
 
@@ -32,9 +36,10 @@ pub(crate) fn attend(
 }
 
 async fn follow(desk: Arc<Desk>, mut view: watch::Receiver<View>) {
-    let mut taking = None;
+    let (mut taking, mut staging) = (None, Staged::default());
     loop {
         let desired = view.borrow_and_update().desired.clone();
+        follow_restore(&desk, desired.as_ref(), &mut staging);
         follow_snapshot(&desk, desired.as_ref(), &view, &mut taking);
         if view.changed().await.is_err() {
             return;
@@ -90,4 +95,73 @@ fn follow_snapshot(
     let (job, gone) = oneshot::channel();
     desk.worker.spawn(work.run(gone));
     *taking = Some(Job(job));
+}
+
+/// What is staged, or being staged.
+#[derive(Default)]
+struct Staged {
+    /// The restore, what was ordered of it, and the attempt at which it was begun.
+    of: Option<(String, String, u32)>,
+    job: Option<Job>,
+    /// The restore for which the files of others were removed last; empty for none.
+    tidied: Option<String>,
+}
+
+fn follow_restore(desk: &Arc<Desk>, desired: Option<&Arc<NodeDesired>>, staged: &mut Staged) {
+    // Nothing is known yet, so nothing is gone either.
+    let Some(desired) = desired else {
+        return;
+    };
+    let order = desired.restore.as_ref();
+    let of = order.map(|order| (order.restore.clone(), stage::digest(order), order.attempt));
+    if staged.of == of && of.is_some() {
+        return;
+    }
+    let known = staged.of.as_ref().zip(of.as_ref());
+    let same = known.is_some_and(|(held, of)| (&held.0, &held.1) == (&of.0, &of.1));
+    if let (true, Some(report), Some(order)) = (same, &mut desk.results().restore, order) {
+        // Staged data stays, and what is under way goes on; what has failed is begun anew.
+        if !matches!(report.state, RestoreState::Failed { .. }) {
+            report.attempt = order.attempt;
+            staged.of = of;
+            return;
+        }
+    }
+    if staged.of.is_some() || of.is_none() {
+        staged.job = None;
+        desk.results().restore = None;
+    }
+    staged.of = None;
+    let only = order.map(|order| order.restore.clone()).unwrap_or_default();
+    if staged.tidied.as_ref() != Some(&only) {
+        stage::tidy(&desk.site.restore_dir(), &only);
+        staged.tidied = Some(only);
+    }
+    let Some(order) = order.filter(|order| order.pod_uid == desk.site.pod_uid) else {
+        return;
+    };
+    staged.of = of;
+    desk.results().restore = Some(begun(order));
+    let staging = Staging {
+        desk: Arc::clone(desk),
+        order: order.clone(),
+        desired: Arc::clone(desired),
+    };
+    let (job, gone) = oneshot::channel();
+    desk.worker.spawn(staging.run(gone));
+    staged.job = Some(Job(job));
+}
+
+fn begun(order: &RestoreOrder) -> RestoreReport {
+    RestoreReport {
+        restore: order.restore.clone(),
+        attempt: order.attempt,
+        started_at: Timestamp::now(),
+        bytes: 0,
+        bytes_total: None,
+        state: RestoreState::Waiting {
+            reason: "Beginning".to_owned(),
+            message: "the order was taken".to_owned(),
+        },
+    }
 }

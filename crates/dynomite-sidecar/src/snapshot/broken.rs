@@ -1,6 +1,6 @@
 //! Why a work with snapshots did not succeed: one word, a sentence, and whether it may later.
 
-use dynomite_api::contract::{BucketAnswer, SnapshotState};
+use dynomite_api::contract::{BucketAnswer, RestoreState, SnapshotState};
 
 /// A failure on its way to a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,15 @@ impl Broken {
             reason: self.reason.to_owned(),
             message: self.message,
             retry: self.retry,
+        }
+    }
+
+    pub(super) fn into_restore(self) -> RestoreState {
+        RestoreState::Failed {
+            reason: self.reason.to_owned(),
+            message: self.message,
+            retry: self.retry,
+            touched: false,
         }
     }
 

@@ -16,6 +16,7 @@ mod broken;
 mod psync;
 mod saved;
 mod small;
+mod stage;
 mod take;
 #[cfg(test)]
 mod tests;

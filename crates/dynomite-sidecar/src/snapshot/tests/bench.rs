@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use dynomite_api::contract::{
-    BackupPlace, Credentials, NodeDesired, NodeReport, Provider, SnapshotOrder, SnapshotSource,
-    SnapshotState,
+    BackupPlace, Credentials, NodeDesired, NodeReport, Provider, RestoreOrder, RestoreState,
+    SnapshotOrder, SnapshotSource, SnapshotState,
 };
 use dynomite_bucket::Patience;
 use dynomite_snapshot::envelope::Key;
@@ -32,7 +32,7 @@ pub(super) const KEYS: u64 = 1000;
 /// Base64 of 32 bytes.
 pub(super) const ENCRYPTION_KEY: &str = "Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5LTAwMDA=";
 
-const BACKUP: &str = "20261120T000000Z-00c0ffee00c0ffee-before-upgrade";
+pub(super) const BACKUP: &str = "20261120T000000Z-00c0ffee00c0ffee-before-upgrade";
 
 const IMPATIENT: Patience = Patience {
     retries: 2,
@@ -226,6 +226,51 @@ impl Bench {
 
     pub(super) fn orders_nothing(&self) {
         self.desire(|_| {});
+    }
+
+    pub(super) fn order_restore(&self, restore: RestoreOrder) {
+        self.desire(|desired| desired.restore = Some(restore));
+    }
+
+    /// The end of the staging that is ordered now.
+    pub(super) async fn staged(&self) -> RestoreState {
+        let ordered = self.view.borrow().desired.clone();
+        let ordered = ordered.and_then(|desired| desired.restore.clone());
+        let ordered = ordered.expect("something is ordered");
+        let report = self
+            .until(|report| {
+                report.restore.as_ref().is_some_and(|it| {
+                    (&it.restore, it.attempt) == (&ordered.restore, ordered.attempt)
+                        && matches!(
+                            it.state,
+                            RestoreState::Staged { .. } | RestoreState::Failed { .. }
+                        )
+                })
+            })
+            .await;
+        report.restore.expect("was looked at").state
+    }
+
+    /// Names of the files of restores.
+    pub(super) fn restore_files(&self) -> Vec<String> {
+        let files = std::fs::read_dir(self.site.restore_dir());
+        let names = files.into_iter().flatten().flatten();
+        let mut names: Vec<String> = names
+            .map(|file| file.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Another sidecar takes the place of this one.
+    pub(super) fn restart(&mut self) {
+        let desk = Desk::with_patience(Arc::clone(&self.site), IMPATIENT).expect("a thread");
+        self.desk = Arc::new(desk);
+        tokio::spawn(attend(Arc::clone(&self.desk), self.view.subscribe()));
+    }
+
+    pub(super) fn site(&self) -> &Site {
+        &self.site
     }
 
     pub(super) fn proves(&self, proven: bool) {
