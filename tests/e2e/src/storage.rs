@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use anyhow::{Result, ensure};
 
 use crate::{Cluster, Namespace, wait_for};
 
@@ -44,30 +43,46 @@ impl<'a> ObjectStorage<'a> {
         ])?;
         let storage = Self { cluster, namespace };
         wait_for("the bucket", STARTS_WITHIN, || {
-            let args = ["exec", "-i", "-n", namespace, "s3", "--", "weed", "shell"];
-            let make = format!("s3.bucket.create -name {BUCKET}\nexit\n");
-            cluster.try_kubectl(&args, Some(&make))?;
-            let found = storage.look("/buckets/")?.iter().any(|name| name == BUCKET);
-            Ok(found.then_some(()).ok_or_else(|| "not there".to_owned()))
+            storage.shell(&format!("s3.bucket.create -name {BUCKET}"))?;
+            let names = storage.look("/buckets")?;
+            let found = names.iter().any(|name| name == BUCKET);
+            Ok(if found {
+                Ok(())
+            } else {
+                Err(format!("there are {names:?}"))
+            })
         })?;
         Ok(storage)
     }
 
+    /// The server that was started in a namespace.
+    pub fn of(cluster: &'a Cluster, namespace: &'a Namespace) -> Self {
+        let namespace = namespace.name.as_str();
+        Self { cluster, namespace }
+    }
+
+    /// What the server's own shell says to a command.
+    fn shell(&self, command: &str) -> Result<String> {
+        let args = [
+            "exec",
+            "-i",
+            "-n",
+            self.namespace,
+            "s3",
+            "--",
+            "weed",
+            "shell",
+        ];
+        let input = format!("{command}\nexit\n");
+        Ok(self.cluster.try_kubectl(&args, Some(&input))?.stdout)
+    }
+
     /// The names of what lies in a directory of the server.
     fn look(&self, directory: &str) -> Result<Vec<String>> {
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/s3:8888/proxy{directory}?limit=1000",
-            self.namespace
-        );
-        let page: Value = serde_json::from_str(&self.cluster.kubectl(&["get", "--raw", &path])?)
-            .context("the server lists a directory as JSON")?;
-        let entries = page["Entries"].as_array().cloned().unwrap_or_default();
-        Ok(entries
-            .iter()
-            .filter_map(|entry| {
-                let path = entry["FullPath"].as_str()?;
-                Some(path.rsplit('/').next()?.to_owned())
-            })
+        let listed = self.shell(&format!("fs.ls {directory}"))?;
+        Ok(listed
+            .lines()
+            .map(|line| line.trim_matches('/').to_owned())
             .collect())
     }
 
@@ -77,7 +92,11 @@ impl<'a> ObjectStorage<'a> {
         let mut open = vec![prefix.to_owned()];
         while let Some(directory) = open.pop() {
             for name in self.look(&format!("/buckets/{BUCKET}/{directory}"))? {
-                // Every object of ours has a dot in its last segment, no directory has.
+                // Every object of ours has a dot in its last segment, no directory has; the
+                // server's own begin with one.
+                if name.starts_with('.') || name.is_empty() {
+                    continue;
+                }
                 if name.contains('.') {
                     keys.push(format!("{directory}{name}"));
                 } else {
