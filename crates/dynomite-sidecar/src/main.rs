@@ -6,6 +6,7 @@ mod fixture;
 mod http;
 mod launch;
 mod plain;
+mod pulse;
 mod render;
 mod run;
 mod secure;

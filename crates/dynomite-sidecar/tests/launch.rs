@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -232,11 +234,12 @@ fn a_program_that_is_not_there_is_told() {
 #[test]
 fn a_sidecar_that_ends_is_run_again_until_it_is_terminated() {
     let dir = tempfile::tempdir().unwrap();
-    // `run` ends at once, because it does not know the argument.
+    // `run` ends at once, because its data lies nowhere.
     let mut child = Command::new(env!("CARGO_BIN_EXE_dynomite-sidecar"))
         .args(["launch", "sidecar", "--run-dir"])
         .arg(dir.path())
-        .args(["--", "--no-such-argument"])
+        .args(["--", "--data-dir", "/dev/null/nowhere"])
+        .args(["--listen", "127.0.0.1", "--plain-port", "0"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -257,4 +260,87 @@ fn a_sidecar_that_ends_is_run_again_until_it_is_terminated() {
         copy == own,
         "the other containers launch with the same binary"
     );
+}
+
+/// What kubelet does with a probe: one connection, and so long to answer.
+fn probe(port: u16, path: &str) -> std::io::Result<String> {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let address = ([127, 0, 0, 1], port).into();
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: node\r\n\r\n")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
+}
+
+fn child_of(launcher: &Launcher) -> Option<Pid> {
+    let pid = launcher.0.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let first = children.split_whitespace().next()?;
+    Pid::from_raw(first.parse().ok()?)
+}
+
+#[test]
+fn a_sidecar_that_hangs_or_crashes_is_replaced_between_two_answers_to_probes() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let child = Command::new(env!("CARGO_BIN_EXE_dynomite-sidecar"))
+        .args(["launch", "sidecar", "--run-dir"])
+        .arg(dir.path().join("run"))
+        .args(["--", "--listen", "127.0.0.1", "--secure-port", "0"])
+        .args(["--replication-port", "0", "--plain-port"])
+        .arg(port.to_string())
+        .arg("--run-dir")
+        .arg(dir.path().join("run"))
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let launcher = Launcher(child);
+    eventually("the sidecar is alive", || {
+        let line = probe(port, "/livez").ok()?;
+        line.contains("200").then_some(())
+    });
+
+    // Between two probes, for what is being answered dies with who answers.
+    let between = Arc::new(Mutex::new(()));
+    let (stop, stopped) = mpsc::channel::<()>();
+    let prober = std::thread::spawn({
+        let between = Arc::clone(&between);
+        move || {
+            let (mut asked, mut longest) = (0, Duration::ZERO);
+            while stopped.try_recv().is_err() {
+                let probing = between.lock().unwrap();
+                let begun = Instant::now();
+                let line = probe(port, "/livez").expect("every probe is answered");
+                assert!(line.contains("200"), "{line}");
+                longest = longest.max(begun.elapsed());
+                asked += 1;
+                drop(probing);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            (asked, longest)
+        }
+    });
+    for signal in [Signal::STOP, Signal::KILL, Signal::STOP] {
+        let before = eventually("the sidecar runs", || child_of(&launcher));
+        let nobody = between.lock().unwrap();
+        kill_process(before, signal).unwrap();
+        drop(nobody);
+        eventually("another sidecar runs", || {
+            let now = child_of(&launcher)?;
+            (now != before && !prober.is_finished()).then_some(())
+        });
+        drop(between.lock().unwrap());
+        eventually("it answers", || probe(port, "/livez").ok());
+    }
+    stop.send(()).unwrap();
+    let (asked, longest) = prober.join().expect("no probe failed");
+    assert!(asked >= 3, "{asked}");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
 }

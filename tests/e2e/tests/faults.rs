@@ -193,6 +193,16 @@ fn killed_pod_leaves_the_endpoints_and_returns_warm() -> Result<()> {
 
 #[test]
 fn killed_sidecar_does_not_take_its_node_out() -> Result<()> {
+    harmed_sidecar("-KILL")
+}
+
+#[test]
+fn hung_sidecar_does_not_take_its_node_out() -> Result<()> {
+    harmed_sidecar("-STOP")
+}
+
+/// A sidecar gets a signal; another takes its place, and Kubernetes sees nothing of it.
+fn harmed_sidecar(signal: &str) -> Result<()> {
     let fixture = fixture()?;
     let ring = fixture.ring()?;
     let victim = "ring-dc1-a-1";
@@ -210,11 +220,19 @@ fn killed_sidecar_does_not_take_its_node_out() -> Result<()> {
         "the sidecar has {resident} KiB resident"
     );
     let restarts = restarts(&ring, victim)?;
+    let transitions = |ring: &Ring| -> Result<serde_json::Value> {
+        let pods = ring.pods()?;
+        let pod = pods.iter().find(|p| p["metadata"]["name"] == victim);
+        let conditions = pod.and_then(|pod| pod["status"]["conditions"].as_array());
+        let ready = conditions.and_then(|all| all.iter().find(|c| c["type"] == "Ready"));
+        Ok(ready.context("the pod has the condition")?["lastTransitionTime"].clone())
+    };
+    let before = transitions(&ring)?;
     let mut kill = std::process::Command::new("kill");
-    kill.args(["-KILL", &pid.to_string()]);
+    kill.args([signal, &pid.to_string()]);
     ensure!(
         dynomite_e2e::cluster::run(kill, None)?.success,
-        "kill {pid}"
+        "kill {signal} {pid}"
     );
     wait_for("another sidecar", Duration::from_secs(10), || {
         let now = harm::processes(&uid, SIDECAR)?;
@@ -236,6 +254,14 @@ fn killed_sidecar_does_not_take_its_node_out() -> Result<()> {
     ])?;
     ring.wait_ready()?;
     assert_eq!(ring.pod_uids()?[victim], uid);
+    // A crash takes the probe along that it was answering; a hang takes none.
+    if signal == "-STOP" {
+        assert_eq!(
+            transitions(&ring)?,
+            before,
+            "its pod was ready all the time"
+        );
+    }
     assert_eq!(
         self::restarts(&ring, victim)?,
         restarts,

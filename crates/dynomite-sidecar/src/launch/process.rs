@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -9,10 +10,17 @@ use std::process::Stdio;
 use super::voice::Voice;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-/// Starts a program in a process group of its own, with the launcher's output
-/// and environment; the group lets [`kill`] reach what the program started.
-pub(super) fn spawn(program: &Path, args: &[OsString]) -> io::Result<i32> {
-    start(&mut std::process::Command::new(program), args)
+/// Starts a program in a process group of its own, with the launcher's
+/// environment and these descriptors as its standard input and output; the
+/// group lets [`kill`] reach what the program started.
+pub(super) fn spawn(
+    program: &Path,
+    args: &[OsString],
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+) -> io::Result<i32> {
+    let mut command = std::process::Command::new(program);
+    start(command.stdin(stdin).stdout(stdout), args)
 }
 
 /// The same, with a program whose last words can be asked for.
@@ -20,6 +28,7 @@ pub(super) fn spawn_heard(program: &Path, args: &[OsString]) -> io::Result<(i32,
     let (voice, mouth) = Voice::listen()?;
     // Dropped with the command, so that the pipe ends with the program.
     let mut command = std::process::Command::new(program);
+    command.stdin(Stdio::null());
     command.stdout(mouth.try_clone()?).stderr(mouth);
     Ok((start(&mut command, args)?, voice))
 }
@@ -27,11 +36,7 @@ pub(super) fn spawn_heard(program: &Path, args: &[OsString]) -> io::Result<(i32,
 fn start(command: &mut std::process::Command, args: &[OsString]) -> io::Result<i32> {
     // The child is reaped by `reap` with everything else that ends here, never
     // by the handle, so dropping the handle leaves nothing behind.
-    let child = command
-        .args(args)
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()?;
+    let child = command.args(args).process_group(0).spawn()?;
     i32::try_from(child.id()).map_err(io::Error::other)
 }
 

@@ -1,4 +1,4 @@
-//! The launcher of the sidecar: lays out the shared volume and runs `run` again when it crashes.
+//! The launcher of the sidecar: lays out the shared volume and runs `run` again when it crashes or hangs.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use super::{process, server, sockets_dir};
+use crate::{http, pulse};
 
 /// The first pause before a sidecar that ended is run again; it doubles up to
 /// [`LONGEST_PAUSE`], which is below the time between two readiness probes.
@@ -46,13 +48,20 @@ pub(super) async fn run(run_dir: &Path, args: &[OsString]) -> anyhow::Result<Exi
     process::adopt_orphans();
     let binary = std::env::current_exe().context("cannot find this program's own file")?;
     prepare(run_dir, &binary)?;
-    let mut command = vec![OsString::from("run")];
+    let (address, port) = crate::run::plain_port(args)?;
+    let listener = http::listen(address, port).context("cannot listen at the plain port")?;
+    let launcher = pulse::Launcher::new(listener)?;
+    let mut command = vec![OsString::from("run"), OsString::from("--beneath-launcher")];
     command.extend_from_slice(args);
-    supervise(&binary, &command).await
+    supervise(&binary, &command, &launcher).await
 }
 
 /// Runs a program, again and again, until SIGTERM has reached it and it has ended.
-async fn supervise(program: &Path, args: &[OsString]) -> anyhow::Result<ExitCode> {
+async fn supervise(
+    program: &Path,
+    args: &[OsString],
+    launcher: &pulse::Launcher,
+) -> anyhow::Result<ExitCode> {
     let mut children = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -60,12 +69,21 @@ async fn supervise(program: &Path, args: &[OsString]) -> anyhow::Result<ExitCode
     let mut terminating = false;
     loop {
         let begun = Instant::now();
-        let pid = process::spawn(program, args)
+        let (stdin, stdout, mut beats) = launcher.next()?;
+        let pid = process::spawn(program, args, stdin, stdout)
             .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut look = tokio::time::interval(pulse::BEAT);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hangs = false;
         let exit = loop {
             tokio::select! {
                 _ = children.recv() => if let Some(exit) = process::reap(Some(pid)) {
                     break exit;
+                },
+                _ = look.tick(), if !hangs => if beats.look() {
+                    tracing::error!(pid, "the sidecar hangs and is killed");
+                    hangs = true;
+                    process::kill(pid);
                 },
                 _ = terminate.recv() => {
                     terminating = true;

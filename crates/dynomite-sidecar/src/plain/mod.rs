@@ -14,6 +14,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dynomite_api::contract::{PATH_LIVE, PATH_READY, PATH_STARTUP, env};
 use hyper::body::Incoming;
@@ -80,19 +81,26 @@ pub(crate) struct Server {
     inputs: mpsc::Sender<Input>,
     traffic: Arc<Traffic>,
     resolver: Resolver,
+    /// Until when it is not said that the node is not ready.
+    taken_up: Instant,
 }
+
+/// How long a sidecar that has just started keeps a readiness probe waiting
+/// before it says no: it takes up a node that may be ready all the time. With
+/// the time in which a sidecar that hangs is found this is less than a probe waits.
+const TAKE_UP: Duration = Duration::from_millis(900);
 
 /// Serves the plain port for as long as the task lives.
 ///
 /// # Errors
-/// When the port cannot be listened at.
+/// None so far; the signature is that of the other ports.
 pub(crate) async fn serve(
+    listener: TcpListener,
     site: &Arc<Site>,
     view: watch::Receiver<View>,
     inputs: mpsc::Sender<Input>,
     traffic: Arc<Traffic>,
 ) -> anyhow::Result<()> {
-    let listener = http::listen(site.listen, site.ports.plain)?;
     let server = Server::new(Arc::clone(site), view, inputs, traffic);
     server.run(listener).await;
     Ok(())
@@ -113,6 +121,7 @@ impl Server {
             site,
             address,
             resolver: Resolver::spawn(view.clone()),
+            taken_up: Instant::now() + TAKE_UP,
             view,
             inputs,
             traffic,
@@ -129,12 +138,25 @@ impl Server {
                 // Probes are single small answers.
                 let _ = stream.set_nodelay(true);
                 let answer = |request: Request<Incoming>| {
-                    let answer = server.route(request.method(), request.uri().path(), from);
-                    std::future::ready(answer)
+                    let server = server.clone();
+                    async move {
+                        server.take_up(request.uri().path()).await;
+                        server.route(request.method(), request.uri().path(), from)
+                    }
                 };
                 http::serve(stream, answer).await;
                 drop(place);
             });
+        }
+    }
+
+    /// Waits with an answer about readiness while the node is taken up.
+    async fn take_up(&self, path: &str) {
+        if path == PATH_READY {
+            let mut view = self.view.clone();
+            let ready = view.wait_for(|view| view.ready);
+            // What is answered then is seen then.
+            let _ = tokio::time::timeout_at(self.taken_up, ready).await;
         }
     }
 

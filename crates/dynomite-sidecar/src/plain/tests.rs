@@ -124,6 +124,31 @@ async fn probes_say_what_the_view_says() {
     assert_eq!(answer.status(), 503, "a sidecar without its driver is dead");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_new_sidecar_says_that_a_node_is_not_ready_only_once_it_has_taken_it_up() {
+    let node = node();
+    node.view.send_modify(|view| view.ready = false);
+    let begun = Instant::now();
+    node.server.take_up("/livez").await;
+    assert_eq!(
+        begun.elapsed(),
+        Duration::ZERO,
+        "only readiness is kept waiting"
+    );
+    let becomes_ready = async {
+        tokio::time::sleep(TAKE_UP / 3).await;
+        node.view.send_modify(|view| view.ready = true);
+    };
+    tokio::join!(node.server.take_up("/readyz"), becomes_ready);
+    assert_eq!(begun.elapsed(), TAKE_UP / 3);
+    assert_eq!(node.ask("GET", "/readyz", HERE).await.0, 200);
+    node.view.send_modify(|view| view.ready = false);
+    node.server.take_up("/readyz").await;
+    assert_eq!(begun.elapsed(), TAKE_UP, "and that not for long");
+    node.server.take_up("/readyz").await;
+    assert_eq!(begun.elapsed(), TAKE_UP, "and once");
+}
+
 #[tokio::test]
 async fn seeds_name_every_peer_by_address() {
     let node = node();

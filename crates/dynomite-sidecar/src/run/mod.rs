@@ -14,19 +14,20 @@ mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Parser};
 use dynomite_api::contract::{DIR_DATA, DIR_RUN, DIR_TLS, env};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::shared::{INPUT_QUEUE, Input, Ports, Site};
-use crate::{plain, secure, snapshot, tunnel};
+use crate::{http, plain, pulse, secure, snapshot, tunnel};
 
 /// `dynomite-sidecar run`
 #[derive(Args, Clone, Debug)]
@@ -75,6 +76,27 @@ pub(crate) struct Arguments {
     /// The loopback port at which the store finds its donor
     #[arg(long, default_value_t = Ports::default().replication)]
     replication_port: u16,
+    /// Standard input is the plain port's listener, and standard output takes
+    /// the pulse: how the launcher starts the sidecar
+    #[arg(long, hide = true)]
+    beneath_launcher: bool,
+}
+
+/// The arguments alone, as the launcher passes them on.
+#[derive(Debug, Parser)]
+struct Alone {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+/// Where the sidecar that is started with these arguments has its plain port.
+///
+/// # Errors
+/// When they are none of its arguments.
+pub(crate) fn plain_port(args: &[OsString]) -> anyhow::Result<(IpAddr, u16)> {
+    let words = std::iter::once(OsStr::new("run")).chain(args.iter().map(OsString::as_os_str));
+    let site = Alone::try_parse_from(words)?.arguments.site();
+    Ok((site.listen, site.ports.plain))
 }
 
 impl Arguments {
@@ -150,7 +172,19 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         tokio::spawn(follow);
     }
     let traffic = Arc::<tunnel::Traffic>::default();
-    let plain = plain::serve(&site, view.clone(), inputs.clone(), Arc::clone(&traffic));
+    let listener = if arguments.beneath_launcher {
+        tokio::spawn(pulse::beat(pulse::heart()?, view.clone()));
+        pulse::listener().context("cannot take over the plain port")?
+    } else {
+        http::listen(site.listen, site.ports.plain)?
+    };
+    let plain = plain::serve(
+        listener,
+        &site,
+        view.clone(),
+        inputs.clone(),
+        Arc::clone(&traffic),
+    );
     let secure = secure::serve(
         &site,
         credentials.clone(),
