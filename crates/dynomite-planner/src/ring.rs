@@ -231,6 +231,15 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Whether the node was told to stay out of service, and is not only waiting
+    /// for the ring to begin. Its pod stays as it is until it is let go: a new
+    /// one would have forgotten.
+    pub fn held(&self) -> bool {
+        self.report
+            .as_ref()
+            .is_ok_and(|report| report.phase == NodePhase::Held && report.awaiting.is_none())
+    }
+
     /// What the node lacks to be ready, in words; empty when it is ready.
     pub fn lacks(&self) -> String {
         if self.ready() {

@@ -112,6 +112,13 @@ pub enum Wait {
         /// How many may copy at once.
         limit: usize,
     },
+    /// A node was told to stay out of service.
+    NodeHeld {
+        /// The node.
+        node: String,
+        /// By whom, and how it is taken back.
+        message: String,
+    },
     /// A node could not do what it should and tries again.
     NodeFailed {
         /// The node.
@@ -244,6 +251,7 @@ impl Wait {
             Self::ServeGate { .. } => "ServeGate",
             Self::WarmingUp { .. } => "WarmingUp",
             Self::WarmUpQueued { .. } => "WarmUpQueued",
+            Self::NodeHeld { .. } => "NodeHeld",
             Self::NodeFailed { .. } => "NodeFailed",
             Self::NoProvenReplica { .. } => "NoProvenReplica",
             Self::MayNotLeave { refusal, .. } | Self::MayNotReplace { refusal, .. } => {
@@ -307,6 +315,7 @@ impl Wait {
             Self::WarmUpQueued { node, limit } => format!(
                 "node {node} waits for its turn to copy its data: {limit} may at once (spec.warmUp.maxParallel)"
             ),
+            Self::NodeHeld { node, message } => format!("node {node} stays out: {message}"),
             Self::NodeFailed { node, message } => format!("node {node} tries again: {message}"),
             Self::NoProvenReplica {
                 token,
@@ -384,6 +393,7 @@ impl Wait {
         match self {
             Self::ReportUnknown { node, .. }
             | Self::Blocked { node, .. }
+            | Self::NodeHeld { node, .. }
             | Self::NodeFailed { node, .. }
             | Self::DocumentRefused { node, .. }
             | Self::RestartRequired { node, .. }

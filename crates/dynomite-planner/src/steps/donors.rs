@@ -93,7 +93,7 @@ pub(super) fn waits_for_turn(pass: &Pass<'_>, node: &Node<'_>) -> bool {
 /// Whether a node could begin to copy: it runs, has no proven data, and there is a donor.
 fn is_to_copy(ring: &Ring<'_>, node: &Node<'_>) -> bool {
     let unproven = node.report.is_ok() && !node.may_be_proven();
-    let starts = unproven && !node.warming_up() && !node.terminating();
+    let starts = unproven && !node.warming_up() && !node.terminating() && !node.held();
     starts && ring.holders(node.token).any(Node::proven)
 }
 

@@ -26,7 +26,7 @@ pub(super) fn roll(pass: &Pass<'_>) -> Step {
         let Some(set) = node.set else { continue };
         if revision(set).is_none() {
             pending(&mut step, set);
-        } else if let Some(why) = is_outdated(pass, node) {
+        } else if let Some(why) = is_outdated(pass, node).filter(|_| !node.held()) {
             outdated.push((node, why));
         }
     }
@@ -386,6 +386,25 @@ mod tests {
         let plan = world.plan();
         assert!(!plan.actions.iter().any(|p| p.action.disrupts()));
         assert!(world.reasons().contains(&"OtherNodeDown"));
+    }
+
+    #[test]
+    fn a_node_that_was_told_to_stay_out_keeps_its_pod_and_the_others_theirs() {
+        let mut world = about_to_roll();
+        let report = world.observed.reports.get_mut("ring-c-0");
+        let Some(Seen::Known(report)) = report else {
+            panic!("it was heard");
+        };
+        report.phase = NodePhase::Held;
+        report.ready = false;
+        report.message = "stopped by REST call stop of dynomite-admin".to_owned();
+        let plan = world.plan();
+        assert!(!plan.actions.iter().any(|p| p.action.disrupts()));
+        let reasons: Vec<&str> = plan.waits.iter().map(|w| w.wait.reason()).collect();
+        assert!(reasons.contains(&"OtherNodeDown"), "{reasons:?}");
+        let held = plan.waits.iter().find(|w| w.wait.reason() == "NodeHeld");
+        let message = held.expect("it is told").wait.message();
+        assert!(message.contains("dynomite-admin"), "{message}");
     }
 
     #[test]

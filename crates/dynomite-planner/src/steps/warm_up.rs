@@ -126,6 +126,10 @@ fn progress(pass: &Pass<'_>, node: &Node<'_>, step: &mut Step) {
                 .map(|w| w.donor.clone())
                 .unwrap_or_default(),
         }),
+        _ if node.held() => step.wait(Wait::NodeHeld {
+            node: name,
+            message: report.message.clone(),
+        }),
         NodePhase::Failed => step.wait(Wait::NodeFailed {
             node: name,
             message: report.message.clone(),
