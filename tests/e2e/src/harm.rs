@@ -101,6 +101,49 @@ impl Drop for CutOff {
     }
 }
 
+/// Which way nothing comes through any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// What the node's pods send to others is lost.
+    Out,
+    /// What others send to the node's pods is lost.
+    In,
+}
+
+/// A node whose pods are cut off in one direction until this is dropped; the
+/// node itself, and so Kubernetes, notices nothing.
+#[derive(Debug)]
+pub struct OneWay(String);
+
+impl OneWay {
+    /// Cuts the pods of a node off.
+    pub fn node(name: &str, way: Way) -> Result<Self> {
+        let which = match way {
+            Way::Out => "oifname",
+            Way::In => "iifname",
+        };
+        let rules = format!(
+            "add table ip one-way; \
+             add chain ip one-way pods {{ type filter hook forward priority -5; }}; \
+             add rule ip one-way pods {which} eth0 drop"
+        );
+        nft(name, &rules)?;
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl Drop for OneWay {
+    fn drop(&mut self) {
+        if let Err(error) = nft(&self.0, "delete table ip one-way") {
+            eprintln!("node {} is still cut off one way: {error:#}", self.0);
+        }
+    }
+}
+
+fn nft(node: &str, rules: &str) -> Result<()> {
+    cluster(&["exec", "--node", node, "--", "nft", rules]).map(drop)
+}
+
 /// The API server, stopped until this is dropped.
 #[derive(Debug)]
 pub struct NoApiServer;

@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod data;
+pub mod disk;
 pub mod ended;
 pub mod endpoints;
 pub mod harm;
@@ -25,3 +26,13 @@ pub use ring::Ring;
 pub use shared::SharedRing;
 pub use storage::ObjectStorage;
 pub use wait::wait_for;
+
+/// Whether this is a run with `--long`. A test that is part of such a run only
+/// says so and ends.
+pub fn long() -> bool {
+    let long = std::env::var_os("DYNOMITE_TEST_LONG").is_some();
+    if !long {
+        println!("the rest of it, or all of it, only with --long");
+    }
+    long
+}

@@ -11,6 +11,9 @@ use serde_json::Value;
 use crate::cluster::{Cluster, variable};
 use crate::{Namespace, wait_for};
 
+/// Where a node's store listens for its engine.
+const STORE_SOCKET: &str = "/run/dynomite/store.sock";
+
 /// How long a ring may take to become Ready.
 pub const READY_WITHIN: Duration = Duration::from_mins(2);
 
@@ -114,17 +117,51 @@ impl<'a> Ring<'a> {
         text
     }
 
-    /// The status of a condition: True, False, Unknown, or empty when it is not there.
+    /// The status of a condition (True, False, Unknown, or empty when it is not
+    /// there), its reason and its message.
     pub fn condition(&self, kind: &str) -> Result<(String, String, String)> {
-        let ring = self.get()?;
-        let found = ring["status"]["conditions"]
-            .as_array()
-            .and_then(|list| list.iter().find(|c| c["type"] == kind));
-        let text = |field: &str| {
-            let value = found.and_then(|c| c[field].as_str());
-            value.unwrap_or_default().to_owned()
-        };
-        Ok((text("status"), text("reason"), text("message")))
+        Ok(said(&self.get()?, kind))
+    }
+
+    /// Waits until the ring is not Ready for a reason, in a message that has a word.
+    pub fn wait_unready(&self, reason: &str, word: &str, limit: Duration) -> Result<()> {
+        wait_for(&format!("the ring to say {reason}"), limit, || {
+            let ready = self.condition("Ready")?;
+            let told = ready.0 != "True" && ready.1 == reason && ready.2.contains(word);
+            Ok(if told {
+                Ok(())
+            } else {
+                Err(format!("{ready:?}"))
+            })
+        })
+        .map_err(|error| error.context(self.describe()))
+    }
+
+    /// Waits until the ring is Ready with so many pods, all of them endpoints, and does nothing more.
+    pub fn wait_settled(&self, pods: usize, limit: Duration) -> Result<()> {
+        wait_for("the ring to be as declared", limit, || {
+            let endpoints = self.endpoints(&self.name)?.len();
+            let now = self.pods()?.len();
+            let ring = self.get()?;
+            let (ready, reconciling) = (said(&ring, "Ready"), said(&ring, "Reconciling"));
+            let seen = ring["status"]["observedGeneration"] == ring["metadata"]["generation"];
+            let settled = ready.0 == "True" && reconciling.0 == "False" && seen;
+            Ok(if settled && endpoints == pods && now == pods {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{now} pods, {endpoints} endpoints, {ready:?}, {reconciling:?}"
+                ))
+            })
+        })
+        .map_err(|error| error.context(self.describe()))
+    }
+
+    /// Runs redis-cli in a node's store, past its engine, and gives back what it prints.
+    pub fn redis_cli(&self, pod: &str, args: &[&str]) -> Result<String> {
+        let exec = ["exec", pod, "-n", self.namespace(), "-c", "store", "--"];
+        let all = [&exec[..], &["redis-cli", "-s", STORE_SOCKET], args].concat();
+        Ok(self.cluster.kubectl(&all)?.trim().to_owned())
     }
 
     /// Token by node name, as status has it.
@@ -240,4 +277,16 @@ impl<'a> Ring<'a> {
         }
         Ok(targets)
     }
+}
+
+/// What a resource that was read says of a condition: status, reason and message.
+pub fn said(ring: &Value, kind: &str) -> (String, String, String) {
+    let found = ring["status"]["conditions"]
+        .as_array()
+        .and_then(|list| list.iter().find(|c| c["type"] == kind));
+    let text = |field: &str| {
+        let value = found.and_then(|c| c[field].as_str());
+        value.unwrap_or_default().to_owned()
+    };
+    (text("status"), text("reason"), text("message"))
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::cluster::variable;
-use dynomite_e2e::{Load, Namespace, Ring, SharedRing, harm, wait_for};
+use dynomite_e2e::harm::{self, STORE};
+use dynomite_e2e::{Load, Namespace, Ring, SharedRing, long, wait_for};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "e2e-changes";
@@ -63,15 +64,12 @@ fn setting_that_needs_a_restart_rolls_one_pod_at_a_time() -> Result<()> {
     let wrote = writer.stop()?;
     assert_eq!(most_missing, 1, "more than one node was away at a time");
     assert_eq!((wrote.failed, wrote.lost), (0, 0), "{:?}", wrote.examples);
-    // The example without the setting is the next test's beginning: rolled back.
-    fixture.kubectl(&[
-        "patch",
-        "dyn",
-        "ring",
-        "--type=json",
-        "-p",
-        r#"[{"op":"remove","path":"/spec/dynomite/settings"}]"#,
-    ])?;
+    if !long() {
+        // Applying the example again does not take out what only a patch has put in.
+        return Ok(());
+    }
+    let back = r#"[{"op":"remove","path":"/spec/dynomite/settings"}]"#;
+    fixture.kubectl(&["patch", "dyn", "ring", "--type=json", "-p", back])?;
     wait_for("the way back", ROLLED_WITHIN, || {
         let (status, _, message) = ring.condition("Ready")?;
         let now = ring.pod_uids()?;
@@ -119,23 +117,11 @@ fn nodes_grow_in_place_and_their_stores_follow() -> Result<()> {
     let memory =
         |limit: &str| json!({"spec": {"store": {"resources": {"limits": {"memory": limit}}}}});
     ring.patch(&memory("320Mi"))?;
-    let args = [
-        "-c",
-        "store",
-        "--",
-        "redis-cli",
-        "-s",
-        "/run/dynomite/store.sock",
-    ];
     let has = |pod: &str| -> Result<u64> {
-        let mut all = vec!["exec", pod];
-        all.extend(args);
-        all.extend(["config", "get", "maxmemory"]);
-        let said = fixture.kubectl(&all)?;
+        let said = ring.redis_cli(pod, &["config", "get", "maxmemory"])?;
         said.lines()
             .last()
             .unwrap_or_default()
-            .trim()
             .parse()
             .context("a number")
     };
@@ -310,7 +296,83 @@ fn volumes_grow_without_a_restart_and_a_restart_can_be_asked_for() -> Result<()>
             Err(format!("{old} old pods, {endpoints} endpoints"))
         })
     })
-    .map_err(|error| error.context(ring.describe()))
+    .map_err(|error| error.context(ring.describe()))?;
+    racks_come_and_go(&ring)?;
+    if long() {
+        quota_is_told_and_raising_it_heals(&ring, &kubectl)?;
+    }
+    Ok(())
+}
+
+/// A rack that is added copies what the others have, and one that is taken out leaves no trace in them.
+fn racks_come_and_go(ring: &Ring) -> Result<()> {
+    const NEW: &str = "ring-dc1-d-0";
+    ring.wait_settled(3, ROLLED_WITHIN)?;
+    let before = ring.pod_uids()?;
+    let targets = ring.rack_targets()?;
+    let filled = Load::run(&["fill", "--target", &targets[0], "--keys", KEYS])?;
+    assert_eq!(filled.acknowledged.to_string(), KEYS);
+    let hammer = [
+        "hammer",
+        "--targets",
+        &targets.join(","),
+        "--prefix",
+        "racks",
+    ];
+    let writer = Load::start(&hammer)?;
+    let declared = ring.get()?["spec"]["racks"].clone();
+    let mut racks = declared.as_array().cloned().context("a list of racks")?;
+    racks.push(json!({"name": "dc1-d", "zone": "zone-a"}));
+    ring.patch(&json!({"spec": {"racks": racks}}))?;
+    ring.wait_settled(4, ROLLED_WITHIN)?;
+    let own = ring.rack_targets()?[3].clone();
+    let read = Load::run(&["verify", "--target", &own, "--keys", KEYS])?;
+    assert_eq!(
+        read.wrong, 0,
+        "the new rack has all keys: {:?}",
+        read.examples
+    );
+    let peers = |pod: &str| -> Result<String> {
+        let target = format!(
+            "http://{}:8080/REST/v1/admin/cluster_describe",
+            ring.address(pod)?
+        );
+        harm::cluster(&["exec", "--", "curl", "-fsS", "--max-time", "5", &target])
+    };
+    let old = "ring-dc1-b-0";
+    assert!(peers(old)?.contains("dc1-d"), "its peers know the new rack");
+    ring.patch(&json!({"spec": {"racks": declared}}))?;
+    ring.wait_settled(3, ROLLED_WITHIN)?;
+    wait_for("the peers to forget the rack", REPAIRED_WITHIN, || {
+        let known = peers(old)?;
+        Ok(if known.contains("dc1-d") {
+            Err(known)
+        } else {
+            Ok(())
+        })
+    })?;
+    let wrote = writer.stop()?;
+    assert_eq!((wrote.failed, wrote.lost), (0, 0), "{:?}", wrote.examples);
+    assert_eq!(ring.pod_uids()?, before, "no other pod was restarted");
+    assert!(!ring.tokens()?.contains_key(NEW));
+    Ok(())
+}
+
+fn quota_is_told_and_raising_it_heals(
+    ring: &Ring,
+    kubectl: &dyn Fn(&[&str]) -> Result<String>,
+) -> Result<()> {
+    let victim = "ring-dc1-b-0";
+    kubectl(&["create", "quota", "few", "--hard=pods=2"])?;
+    kubectl(&["delete", "pod", victim, "--wait=false"])?;
+    ring.wait_unready("PodNotCreated", "quota", Duration::from_mins(2))?;
+    assert_eq!(
+        ring.endpoints(&ring.name)?.len(),
+        2,
+        "the other racks serve"
+    );
+    kubectl(&["delete", "quota", "few"])?;
+    ring.wait_settled(3, Duration::from_mins(2))
 }
 
 #[test]
@@ -323,21 +385,8 @@ fn live_settings_restart_nothing() -> Result<()> {
         "store": {"settings": {"maxmemory-policy": "allkeys-lru"}},
     }}))?;
     for pod in before.keys() {
-        let args = [
-            "exec",
-            pod,
-            "-c",
-            "store",
-            "--",
-            "redis-cli",
-            "-s",
-            "/run/dynomite/store.sock",
-            "config",
-            "get",
-            "maxmemory-policy",
-        ];
         wait_for("the store to have the setting", REPAIRED_WITHIN, || {
-            let said = fixture.kubectl(&args)?;
+            let said = ring.redis_cli(pod, &["config", "get", "maxmemory-policy"])?;
             Ok(if said.contains("allkeys-lru") {
                 Ok(())
             } else {
@@ -354,6 +403,46 @@ fn live_settings_restart_nothing() -> Result<()> {
 }
 
 #[test]
+fn setting_with_a_typo_is_told_and_costs_nothing() -> Result<()> {
+    let fixture = fixture()?;
+    let ring = fixture.ring()?;
+    let before = ring.pod_uids()?;
+    let victim = "ring-dc1-a-1";
+    let known = ring.get()?["spec"]["store"]["settings"].clone();
+    ring.patch(&json!({"spec": {"store": {"settings": {
+        "maxmemory-polcy": "allkeys-lru", "hz": "often",
+    }}}}))?;
+    for word in ["maxmemory-polcy", "hz", "take it out"] {
+        ring.wait_unready("SettingRefused", word, REPAIRED_WITHIN)?;
+    }
+    // What would roll every pod, with another typo: of the engine this time, which the operator knows.
+    ring.patch(&json!({"spec": {"dynomite": {"settings": {"max_mgs": "300000"}}}}))?;
+    ring.wait_unready("SettingRefused", "max_mgs", REPAIRED_WITHIN)?;
+    let old = harm::processes(&before[victim], STORE)?;
+    harm::kill(&before[victim], STORE)?;
+    // It is back so soon that the endpoints may never show it.
+    wait_for("another store", REPAIRED_WITHIN, || {
+        let now = harm::processes(&before[victim], STORE)?;
+        let other = !now.is_empty() && now.iter().all(|pid| !old.contains(pid));
+        Ok(if other {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        })
+    })?;
+    ring.wait_endpoint(victim, true, Duration::from_mins(1))?;
+    assert_eq!(ring.endpoints(&ring.name)?.len(), 6);
+    assert_eq!(ring.pod_uids()?, before, "nobody was rolled into it");
+    ring.patch(&json!({"spec": {
+        "store": {"settings": {"maxmemory-polcy": null, "hz": known["hz"].clone()}},
+        "dynomite": {"settings": {"max_mgs": null}},
+    }}))?;
+    ring.wait_settled(6, REPAIRED_WITHIN)?;
+    assert_eq!(ring.pod_uids()?, before, "no pod was restarted");
+    Ok(())
+}
+
+#[test]
 fn upgrade_of_the_operator_restarts_no_ring_pod() -> Result<()> {
     let fixture = fixture()?;
     let ring = fixture.ring()?;
@@ -363,7 +452,9 @@ fn upgrade_of_the_operator_restarts_no_ring_pod() -> Result<()> {
         pods.iter().filter_map(name).collect()
     };
     let operators = names(fixture.operator.pods()?);
-    fixture.operator.upgrade(&["log.level=debug"])?;
+    let next = another_name_of_the_operators_image()?;
+    let (_, tag) = next.rsplit_once(':').context("the image has a tag")?;
+    fixture.operator.upgrade(&[&format!("image.tag={tag}")])?;
     wait_for("another operator", Duration::from_mins(1), || {
         let now = names(fixture.operator.pods()?);
         let old = now.iter().any(|uid| operators.contains(uid));
@@ -373,9 +464,48 @@ fn upgrade_of_the_operator_restarts_no_ring_pod() -> Result<()> {
             Ok(())
         })
     })?;
-    ring.wait_ready()?;
+    let image = fixture.operator.pods()?[0]["spec"]["containers"][0]["image"].clone();
+    assert_eq!(image, next, "the operator itself is another one");
+    // It has looked at the ring, and found that its pods are made as an earlier one made them.
+    wait_for(
+        "the new operator to have looked",
+        Duration::from_mins(1),
+        || {
+            let plan = ring.get()?["status"]["plan"].to_string();
+            let told = plan.contains("UpgradeAwaitsApproval") && plan.contains(&next);
+            Ok(if told { Ok(()) } else { Err(plan) })
+        },
+    )
+    .map_err(|error| error.context(ring.describe()))?;
+    ring.wait_settled(6, REPAIRED_WITHIN)?;
     assert_eq!(ring.pod_uids()?, before, "no pod was restarted");
-    Ok(())
+    fixture.operator.upgrade(&[])
+}
+
+/// The operator's image by another tag, as a release would bring it, on every Kubernetes node.
+fn another_name_of_the_operators_image() -> Result<String> {
+    let image = variable("DYNOMITE_E2E_OPERATOR_IMAGE")?;
+    let name = image
+        .strip_suffix(":dev")
+        .context("the image's tag is dev")?;
+    let archive = variable("DYNOMITE_E2E_OPERATOR_ARCHIVE")?;
+    let next = format!("{name}:nxt");
+    // The name stands in an index of the archive, and the new one is as long.
+    let (old, new) = (image.as_bytes(), next.as_bytes());
+    let mut bytes = fs::read(&archive).with_context(|| archive.clone())?;
+    let mut at = 0;
+    let mut found = 0;
+    while let Some(place) = bytes[at..].windows(old.len()).position(|part| part == old) {
+        bytes[at + place..at + place + old.len()].copy_from_slice(new);
+        at += place + old.len();
+        found += 1;
+    }
+    ensure!(found > 0, "{archive} does not name {image}");
+    let copy = std::env::temp_dir().join(format!("dynomite-operator-{}.tar", std::process::id()));
+    fs::write(&copy, bytes)?;
+    let loaded = harm::cluster(&["load", &copy.display().to_string()]);
+    fs::remove_file(&copy)?;
+    loaded.map(|_| next)
 }
 
 #[test]

@@ -13,7 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::chaos::{History, Random, State, check};
-use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, SIDECAR, STORE};
+use dynomite_e2e::cluster::variable;
+use dynomite_e2e::disk::{self, SmallDisks};
+use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, OneWay, SIDECAR, STORE, Way};
+use dynomite_e2e::ring::said;
 use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
 use serde_json::{Value, json};
 
@@ -27,6 +30,11 @@ const NOTICED_WITHIN: Duration = Duration::from_mins(1);
 const DIFFERS_WITHIN: Duration = Duration::from_secs(20);
 /// Within what time a change has gone through all six nodes.
 const ROLLED_WITHIN: Duration = Duration::from_mins(6);
+
+/// The StorageClass of the ring.
+const CLASS: &str = "e2e-chaos";
+/// The size of its volumes.
+const DISK_MIB: usize = 96;
 
 /// What is done to a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,13 +50,17 @@ enum Harm {
     DeletePod,
     /// A zone is cut off the network, its clients with it.
     CutZone,
+    /// What a zone's pods send, or what is sent to them, is lost.
+    CutOneWay,
+    /// The disk of a node is full.
+    FillDisk,
     RestartOperator,
     StopApiServer,
     LiveSetting,
     RollingChange,
 }
 
-const HARMS: [Harm; 11] = [
+const HARMS: [Harm; 13] = [
     Harm::KillStore,
     Harm::KillEngine,
     Harm::KillSidecar,
@@ -56,6 +68,8 @@ const HARMS: [Harm; 11] = [
     Harm::KillPod,
     Harm::DeletePod,
     Harm::CutZone,
+    Harm::CutOneWay,
+    Harm::FillDisk,
     Harm::RestartOperator,
     Harm::StopApiServer,
     Harm::LiveSetting,
@@ -86,7 +100,9 @@ fn ring_survives_chaos() -> Result<()> {
     let cluster = Cluster::from_env()?;
     let operator = Operator::ensure(&cluster)?;
     let namespace = Namespace::create(&cluster, NAMESPACE)?;
-    let ring = Ring::example(&cluster, &namespace, "three-zones.yaml")?;
+    // Two nodes in each zone, with disks that can be filled.
+    let disks = SmallDisks::make(&cluster, CLASS, 2, DISK_MIB)?;
+    let ring = Ring::manifest(&cluster, &namespace, &manifest()?)?;
     ring.wait_ready()?;
     let mut world = World {
         cluster: &cluster,
@@ -103,7 +119,19 @@ fn ring_survives_chaos() -> Result<()> {
     world.settled(SETTLED_WITHIN)?;
     world.judge(&file)?;
     std::fs::remove_file(&file)?;
-    namespace.delete(Duration::from_mins(2))
+    namespace.delete(Duration::from_mins(2))?;
+    drop(disks);
+    Ok(())
+}
+
+/// The example of three zones on small disks, whose stores write their files anew before those
+/// are as large as the disks.
+fn manifest() -> Result<String> {
+    let path = Path::new(&variable("DYNOMITE_E2E_ROOT")?).join("deploy/examples/three-zones.yaml");
+    let mut ring: Value = serde_yaml::from_str(&std::fs::read_to_string(path)?)?;
+    ring["spec"]["storage"]["className"] = json!(CLASS);
+    ring["spec"]["store"]["settings"] = json!({"auto-aof-rewrite-min-size": "4mb"});
+    Ok(ring.to_string())
 }
 
 fn start_load(ring: &Ring, file: &Path, seed: u64, minutes: u64) -> Result<Load> {
@@ -200,6 +228,21 @@ impl World<'_> {
                 self.missed_writes_are_noticed();
                 return Ok(format!("{node} was cut off for {seconds} s"));
             }
+            Harm::CutOneWay => {
+                let node = format!("node{}", 1 + self.random.below(3));
+                let way = *self.random.pick(&[Way::Out, Way::In]);
+                let cut = OneWay::node(&node, way)?;
+                thread::sleep(Duration::from_secs(seconds));
+                drop(cut);
+                self.missed_writes_are_noticed();
+                return Ok(format!("{node} was cut off {way:?} for {seconds} s"));
+            }
+            Harm::FillDisk => {
+                disk::fill(uid)?;
+                let told = self.full_disk_is_told(&pod);
+                disk::free(uid)?;
+                told?;
+            }
             Harm::RestartOperator => {
                 for pod in self.operator.pods()? {
                     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
@@ -269,6 +312,22 @@ impl World<'_> {
         })
     }
 
+    /// Waits until the node says that its store cannot save.
+    fn full_disk_is_told(&self, pod: &str) -> Result<()> {
+        wait_for("the full disk to be told", NOTICED_WITHIN, || {
+            let ring = self.ring.get()?;
+            let racks = ring["status"]["racks"].as_array().into_iter().flatten();
+            let mut nodes = racks.flat_map(|rack| rack["nodes"].as_array().into_iter().flatten());
+            let node = nodes.find(|node| node["name"] == pod);
+            let findings = node.map_or_else(String::new, |node| node["findings"].to_string());
+            Ok(if findings.contains("StoreCannotSave") {
+                Ok(())
+            } else {
+                Err(findings)
+            })
+        })
+    }
+
     /// Waits until the ring says that replicas differ, as they do after a cut under load: before
     /// that it only looks whole. A cut in which no write was missed leaves nothing to notice.
     fn missed_writes_are_noticed(&self) {
@@ -303,13 +362,15 @@ impl World<'_> {
     /// Waits until the ring is Ready, all nodes are endpoints, and nothing is left to do.
     fn settled(&self, limit: Duration) -> Result<()> {
         wait_for("the ring to be whole", limit, || {
-            let ready = self.ring.condition("Ready")?;
-            let reconciling = self.ring.condition("Reconciling")?;
+            // Looked at first: what the resource says is younger than what they are.
             let endpoints = self.ring.endpoints(&self.ring.name)?.len();
-            let level = self.ring.condition("ReplicasLevel")?;
+            let pods = self.ring.pods()?;
+            let ring = self.ring.get()?;
+            let ready = said(&ring, "Ready");
+            let reconciling = said(&ring, "Reconciling");
+            let level = said(&ring, "ReplicasLevel");
             // Netflix's engine does not number writes: nobody can say whether its replicas are level.
             let level = level.0 == "True" || level.1 == "NotNumbered";
-            let pods = self.ring.pods()?;
             let leaving = |pod: &&Value| !pod["metadata"]["deletionTimestamp"].is_null();
             let staying = pods.len() == 6 && !pods.iter().any(|pod| leaving(&pod));
             let told = ready.0 == "True" && reconciling.0 == "False" && level;

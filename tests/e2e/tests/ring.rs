@@ -12,7 +12,7 @@ const KEYS: u64 = 10_000;
 #[test]
 fn three_zones_serve_what_one_rack_has_written() -> Result<()> {
     let cluster = Cluster::from_env()?;
-    Operator::ensure(&cluster)?;
+    let operator = Operator::ensure(&cluster)?;
     let namespace = Namespace::create(&cluster, "e2e-ring")?;
     let begin = Instant::now();
     let ring = Ring::example(&cluster, &namespace, "three-zones.yaml")?;
@@ -24,7 +24,8 @@ fn three_zones_serve_what_one_rack_has_written() -> Result<()> {
     check_tokens(&ring)?;
     check_data(&ring)?;
     check_words(&cluster, &ring)?;
-    check_tokens_survive(&cluster, &ring)
+    check_tokens_survive(&cluster, &operator, &ring)?;
+    check_data(&ring)
 }
 
 /// Six nodes; the formula's tokens, the same in every rack.
@@ -90,22 +91,39 @@ fn check_words(cluster: &Cluster, ring: &Ring) -> Result<()> {
     Ok(())
 }
 
-/// Tokens outlive the status they are written in, and the resource itself.
-fn check_tokens_survive(cluster: &Cluster, ring: &Ring) -> Result<()> {
+/// Tokens outlive the pods, the operator and the status they are written in.
+fn check_tokens_survive(cluster: &Cluster, operator: &Operator, ring: &Ring) -> Result<()> {
     let before = ring.tokens()?;
     let pods = ring.pod_uids()?;
-    let args = [
+    let namespace = ["-n", ring.namespace()];
+    let kubectl = |args: &[&str]| cluster.kubectl(&[args, &namespace].concat());
+    let wipe = [
         "patch",
         "dyn",
         &ring.name,
-        "-n",
-        ring.namespace(),
         "--subresource=status",
         "--type=merge",
         "-p",
         r#"{"status":null}"#,
     ];
-    cluster.kubectl(&args)?;
+    // The operator that comes next finds no word of the tokens in the status, and new pods.
+    operator.scale(0)?;
+    kubectl(&wipe)?;
+    let gone = ["ring-dc1-a-0", "ring-dc1-a-1"];
+    for pod in gone {
+        kubectl(&["delete", "pod", pod, "--wait=false"])?;
+    }
+    assert!(ring.tokens()?.is_empty(), "the status is wiped");
+    operator.scale(1)?;
+    ring.wait_settled(6, Duration::from_mins(1))?;
+    assert_eq!(ring.tokens()?, before);
+    for (name, uid) in ring.pod_uids()? {
+        let same = pods.get(&name) == Some(&uid);
+        assert_eq!(same, !gone.contains(&name.as_str()), "{name}");
+    }
+    // By the status alone, while the operator runs.
+    let pods = ring.pod_uids()?;
+    kubectl(&wipe)?;
     wait_for(
         "the status to be written again",
         Duration::from_secs(30),
@@ -118,7 +136,7 @@ fn check_tokens_survive(cluster: &Cluster, ring: &Ring) -> Result<()> {
             })
         },
     )?;
-    ring.wait_ready()?;
+    ring.wait_settled(6, Duration::from_mins(1))?;
     assert_eq!(ring.pod_uids()?, pods, "no pod was restarted");
     Ok(())
 }

@@ -152,7 +152,8 @@ fn directory() -> PathBuf {
     workspace::target().join("images")
 }
 
-fn archive(name: &str) -> PathBuf {
+/// The archive of the image `name`.
+pub(crate) fn archive(name: &str) -> PathBuf {
     directory().join(format!("{name}.tar"))
 }
 
