@@ -36,6 +36,7 @@ use crate::leadership::NotLeader;
 use crate::names::{Holder, holder, watched};
 use crate::node_client::{Assigned, Error as NodeError, NodeClient, Target};
 use crate::observe::node_client;
+use crate::restores;
 use crate::stores;
 
 /// How many actions of one kind of a cluster are under way at once.
@@ -449,6 +450,12 @@ async fn one_by_one(
             },
             Action::WriteBackup { name, uid, status } => {
                 backups::write(ctx, namespace, name, uid, status).await
+            }
+            Action::WriteRestore { name, uid, status } => {
+                restores::write(ctx, namespace, name, uid, status).await
+            }
+            Action::SetRestoreFinalizer { name, uid, present } => {
+                restores::set_finalizer(ctx, namespace, name, uid, *present).await
             }
             Action::SetBackupFinalizer { name, uid, present } => {
                 backups::set_finalizer(ctx, namespace, name, uid, *present).await

@@ -28,6 +28,7 @@ pub mod publish;
 pub mod rbac;
 pub mod reconcile;
 pub mod reports;
+pub mod restores;
 pub mod run;
 pub mod stores;
 pub mod telemetry;

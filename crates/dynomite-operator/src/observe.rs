@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dynomite_api::contract::NodeReport;
+use dynomite_api::crd::{DynomiteRestore, RestorePhase};
 use dynomite_planner::{Cluster, Observed, SecretFacts, Seen};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -71,7 +72,13 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
     let claims = of(&world.claims, &key);
     let volumes = look_at_volumes(ctx, memory, &pods, &claims, now).await;
     let backups = of(&world.backups, &key);
-    let store_credentials = look_at_stores(ctx, memory, cluster, &backups, false, now).await;
+    let restores = of(&world.restores, &key);
+    let is_open = |restore: &DynomiteRestore| {
+        let phase = restore.status.as_ref().and_then(|status| status.phase);
+        !phase.is_some_and(RestorePhase::is_final)
+    };
+    let needed = restores.values().any(is_open);
+    let store_credentials = look_at_stores(ctx, memory, cluster, &backups, needed, now).await;
     let mut observed = Observed {
         stateful_sets,
         services: of(&world.services, &key),
@@ -93,6 +100,7 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         warnings,
         documents_refused,
         resizes_refused: memory.resizes_refused.clone(),
+        restores,
         backups,
         store_credentials,
         answers: memory.desk.answers(ctx.now()),

@@ -28,6 +28,7 @@ use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::options::{PullPolicy, RunOptions};
 use crate::reconcile::{error_policy, reconcile};
+use crate::restores;
 use crate::world::{Triggers, World};
 
 /// The name of the Lease, and of the operator in Events.
@@ -166,7 +167,10 @@ pub async fn reconcile_all(ctx: Arc<Context>, stop: CancellationToken) {
             ctx.succeeded(&key);
             ctx.metrics.forget(&key);
             let ctx = Arc::clone(&ctx);
-            tokio::spawn(async move { backups::let_go(&ctx, &key).await });
+            tokio::spawn(async move {
+                backups::let_go(&ctx, &key).await;
+                restores::let_go(&ctx, &key).await;
+            });
         }
         ready(())
     })

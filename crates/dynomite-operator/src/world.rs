@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dynomite_api::annotations::{APP_NAME, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_NAME};
-use dynomite_api::crd::{DynomiteBackup, DynomiteCluster};
+use dynomite_api::crd::{DynomiteBackup, DynomiteCluster, DynomiteRestore};
 use dynomite_planner::{HOST_LABELS, KubernetesNode};
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -51,6 +51,8 @@ pub struct World {
     pub pods: Index<Pod>,
     /// Backups.
     pub backups: Index<DynomiteBackup>,
+    /// Restores.
+    pub restores: Index<DynomiteRestore>,
     /// Kubernetes nodes; `None` when the operator may not read them.
     pub nodes: Option<Index<Node>>,
     /// Clusters to look at.
@@ -75,6 +77,9 @@ impl World {
             backups: Index::new(|backup: &DynomiteBackup| {
                 ClusterKey::named_by(backup, &backup.spec.cluster)
             }),
+            restores: Index::new(|restore: &DynomiteRestore| {
+                ClusterKey::named_by(restore, &restore.spec.cluster)
+            }),
             nodes: nodes.then(|| Index::new(ClusterKey::none)),
             triggers: Triggers::default(),
             mirror: Mutex::new(Writer::default()),
@@ -98,6 +103,7 @@ impl World {
         for scope in scopes {
             watches.push(self.watch(client, scope, "", |world| &world.clusters));
             watches.push(self.watch(client, scope, "", |world| &world.backups));
+            watches.push(self.watch(client, scope, "", |world| &world.restores));
             watches.push(self.watch(client, scope, &ours, |world| &world.stateful_sets));
             watches.push(self.watch(client, scope, &ours, |world| &world.services));
             watches.push(self.watch(client, scope, &ours, |world| &world.config_maps));

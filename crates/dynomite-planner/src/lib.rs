@@ -27,6 +27,7 @@ mod plan;
 #[cfg(test)]
 mod properties;
 mod quantity;
+mod restore;
 mod ring;
 pub mod safety;
 mod settings;

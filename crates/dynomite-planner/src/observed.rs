@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use dynomite_api::contract::NodeReport;
-use dynomite_api::crd::DynomiteBackup;
+use dynomite_api::crd::{DynomiteBackup, DynomiteRestore};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
@@ -83,6 +83,8 @@ pub struct Observed {
     /// By pod name: what the API server would not give a pod in place. Nothing
     /// is lost when it is forgotten: then it is asked once more.
     pub resizes_refused: BTreeMap<String, ResizeRefused>,
+    /// The restores of the cluster, by name.
+    pub restores: BTreeMap<String, DynomiteRestore>,
     /// The backups of the cluster, by name.
     pub backups: BTreeMap<String, DynomiteBackup>,
     /// By store: the id of what opens it, as far as its Secret was read. Read
@@ -125,6 +127,7 @@ impl Default for Observed {
             warnings: BTreeMap::new(),
             documents_refused: BTreeMap::new(),
             resizes_refused: BTreeMap::new(),
+            restores: BTreeMap::new(),
             backups: BTreeMap::new(),
             store_credentials: BTreeMap::new(),
             answers: Answers::new(),

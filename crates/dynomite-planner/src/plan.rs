@@ -1,7 +1,7 @@
 //! A plan: what the operator does now, and what it waits for, each with its reason.
 
 use dynomite_api::contract::{BucketRequest, NodeDesired};
-use dynomite_api::crd::DynomiteBackupStatus;
+use dynomite_api::crd::{DynomiteBackupStatus, DynomiteRestoreStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceRequirements, Service};
@@ -67,6 +67,8 @@ pub enum StepName {
     Resize,
     /// Pods of an older revision.
     Roll,
+    /// Restores.
+    Restore,
     /// Backups.
     Snapshot,
 }
@@ -85,6 +87,7 @@ impl StepName {
             Self::Retire => "retire",
             Self::Resize => "resize",
             Self::Roll => "roll",
+            Self::Restore => "restore",
             Self::Snapshot => "snapshot",
         }
     }
@@ -181,6 +184,24 @@ pub enum Action {
         /// What it says now.
         status: Box<DynomiteBackupStatus>,
     },
+    /// Write the status of a `DynomiteRestore`, exactly this one.
+    WriteRestore {
+        /// Its name, in the cluster's namespace.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
+        /// What it says now.
+        status: Box<DynomiteRestoreStatus>,
+    },
+    /// Set or remove the finalizer on a `DynomiteRestore`.
+    SetRestoreFinalizer {
+        /// Its name, in the cluster's namespace.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
+        /// Whether it should be there.
+        present: bool,
+    },
     /// Set or remove the finalizer on a `DynomiteBackup`.
     SetBackupFinalizer {
         /// Its name, in the cluster's namespace.
@@ -219,6 +240,9 @@ impl Action {
             Self::AskBucket { request, .. } => format!("store {}", request.place.store),
             Self::WriteBackup { name, .. } | Self::SetBackupFinalizer { name, .. } => {
                 format!("DynomiteBackup {name}")
+            }
+            Self::WriteRestore { name, .. } | Self::SetRestoreFinalizer { name, .. } => {
+                format!("DynomiteRestore {name}")
             }
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
             Self::Event { reason, .. } => format!("Event {reason}"),

@@ -566,6 +566,8 @@ fn verb(action: &Action) -> Option<&'static str> {
         | Action::HandCredentials { .. }
         | Action::AskBucket { .. }
         | Action::WriteBackup { .. }
+        | Action::WriteRestore { .. }
+        | Action::SetRestoreFinalizer { .. }
         | Action::SetBackupFinalizer { .. } => None,
     }
 }

@@ -17,6 +17,13 @@ pub enum Wait {
         /// Its name.
         backup: String,
     },
+    /// A restore exchanges the ring's data.
+    Restoring {
+        /// Its name.
+        restore: String,
+        /// How far it is.
+        message: String,
+    },
     /// An object of ours has a name that someone else's object holds.
     NameTaken {
         /// Its kind.
@@ -238,6 +245,7 @@ impl Wait {
         match self {
             Self::Paused => "Paused",
             Self::BackingUp { .. } => "BackingUp",
+            Self::Restoring { .. } => "Restoring",
             Self::NameTaken { .. } => "NameTaken",
             Self::PreviousOwner { .. } => "PreviousOwner",
             Self::CertificatesUnknown { .. } => "CertificatesUnknown",
@@ -276,6 +284,12 @@ impl Wait {
         match self {
             Self::Paused => "spec.paused is true: set it to false to go on".to_owned(),
             Self::BackingUp { backup } => format!("DynomiteBackup {backup} is under way"),
+            Self::Restoring { restore, message } if message.is_empty() => {
+                format!("DynomiteRestore {restore} is under way")
+            }
+            Self::Restoring { restore, message } => {
+                format!("DynomiteRestore {restore} is under way: {message}")
+            }
             Self::NameTaken { kind, name, owner } => format!(
                 "{} {name} is needed and {owner}: remove or rename it, or give this cluster another name",
                 kind.name()

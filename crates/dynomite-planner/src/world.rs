@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dynomite_api::contract::{
     Awaiting, DesiredMark, EngineState, Grant, NodeDesired, NodePhase, NodeReport, ProofKind,
-    Received, SnapshotReport, StoreFacts,
+    Received, RestoreReport, SnapshotReport, StoreFacts,
 };
 use dynomite_api::crd::DynomiteCluster;
 use jiff::{SignedDuration, Timestamp};
@@ -61,6 +61,11 @@ pub(crate) struct Life {
     pub(crate) since: Timestamp,
     /// From whom it copies.
     pub(crate) donor: String,
+    /// How far it is with the restore it was told of.
+    pub(crate) restore: Option<RestoreReport>,
+    /// What data its store has, by a name, and what it has saved of it.
+    pub(crate) data: String,
+    pub(crate) previous: Option<String>,
     /// The snapshot it was asked for.
     pub(crate) snapshot: Option<SnapshotReport>,
     /// The ids of the credentials it holds.
@@ -177,7 +182,8 @@ impl World {
     /// What must hold of every plan.
     pub(crate) fn check(&self, plan: &Plan) {
         let disruptive = plan.actions.iter().filter(|p| p.action.disrupts()).count();
-        if !self.cluster().deleting {
+        let restored = crate::restore::in_the_way(&self.cluster(), &self.observed).is_some();
+        if !self.cluster().deleting && !restored {
             assert!(disruptive <= 1, "two disruptions: {:?}", summary(plan));
         }
         for planned in &plan.actions {
@@ -288,6 +294,9 @@ impl World {
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
             | Action::SetBackupFinalizer { .. } => storage::act(self, action),
+            Action::WriteRestore { .. } | Action::SetRestoreFinalizer { .. } => {
+                crate::restore::tests::act(self, action);
+            }
             Action::Event { .. } => {}
         }
     }
@@ -578,12 +587,18 @@ impl World {
         if life.proof.is_some() && doubted == Some(life.since) {
             life.proof = None;
         }
+        let failing = self.storage.failing_loads.contains(name);
+        if crate::restore::tests::live(life, &desired, failing, self.now) {
+            return;
+        }
         if life.proof.is_some() || self.slow.iter().any(|slow| slow == name) {
             return;
         }
         let proven = |name: &str| {
             let donor = before.get(name).filter(|donor| donor.proof.is_some());
-            donor.is_some_and(|donor| donor.desired.as_ref().is_some_and(|d| d.serve))
+            let held = |d: &NodeDesired| d.hold.as_ref().is_some_and(|hold| hold.ring);
+            let gives = |d: &NodeDesired| (d.serve && d.hold.is_none()) || held(d);
+            donor.is_some_and(|donor| donor.desired.as_ref().is_some_and(gives))
         };
         let waits = desired.copy_not_before.is_some_and(|turn| self.now < turn);
         let mut donors = desired.donors.iter().filter(|_| !waits || life.warming);
@@ -606,6 +621,7 @@ impl World {
                 let of = donor.and_then(|donor| before.get(&donor.name));
                 life.received = of.and_then(|donor| donor.received.clone());
                 life.keys = of.map_or(0, |donor| donor.keys);
+                life.data = of.map_or(String::new(), |donor| donor.data.clone());
             }
             _ => {
                 life.warming = donor.is_some();
@@ -631,7 +647,7 @@ impl World {
         }
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let ours = life.desired.as_ref().filter(|d| d.node.pod_uid == uid);
-        let ready = life.proof.is_some() && ours.is_some_and(|d| d.serve);
+        let ready = life.proof.is_some() && ours.is_some_and(|d| d.serve && d.hold.is_none());
         let kubelet = PodCondition {
             type_: "Ready".to_owned(),
             status: if ready { "True" } else { "False" }.to_owned(),
@@ -697,7 +713,9 @@ fn keep(new: &mut ObjectMeta, old: Option<&ObjectMeta>, fresh: String) {
 }
 
 fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
+    let held = life.desired.as_ref().is_some_and(|d| d.hold.is_some());
     let phase = match (life.proof.is_some(), life.warming) {
+        (true, _) if held => NodePhase::Held,
         (true, _) => NodePhase::Serving,
         (_, true) => NodePhase::WarmingUp,
         _ => NodePhase::Starting,
@@ -708,7 +726,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
         (_, Some(_)) if !ready => Some(Awaiting::Serve),
         _ => None,
     };
-    let state = if life.proof.is_some() {
+    let state = if life.proof.is_some() && !held {
         EngineState::Normal
     } else {
         EngineState::Standby
@@ -736,7 +754,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
             "state": state, "incarnation": format!("{uid}-engine"), "uptimeSeconds": 100,
             "received": life.received,
         },
-        "snapshot": life.snapshot, "credentials": life.credentials,
+        "restore": life.restore, "snapshot": life.snapshot, "credentials": life.credentials,
         "warmUp": life.warming.then(|| json!({
             "donor": life.donor, "stage": "Copying", "startedAt": "2026-01-01T00:02:00Z",
             "attempt": 1, "bytesDone": 0,

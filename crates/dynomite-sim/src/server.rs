@@ -291,6 +291,8 @@ impl Server {
             | Action::HandCredentials { .. }
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
+            | Action::WriteRestore { .. }
+            | Action::SetRestoreFinalizer { .. }
             | Action::SetBackupFinalizer { .. }
             | Action::Event { .. } => Ok(()),
         }

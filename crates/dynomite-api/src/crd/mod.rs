@@ -31,8 +31,8 @@ pub use condition::{
 };
 pub use definition::{definition, definitions};
 pub use restore::{
-    DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus, ManagerBackup, RestoreFrom,
-    RestorePhase, RestoreTokenStatus, SourceCluster,
+    DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus, ManagerBackup, RESTORE_FINALIZER,
+    RestoreFrom, RestoreNodeStatus, RestorePhase, RestoreTokenStatus, SourceCluster,
 };
 pub use status::{
     ClusterPhase, DynomiteClusterStatus, FindingStatus, NodeStatus, PlanStatus, RackStatus,

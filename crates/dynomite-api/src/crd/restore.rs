@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Token;
 
+/// The finalizer that keeps a restore from being forgotten half-way.
+pub const RESTORE_FINALIZER: &str = "dynomite.io/restore";
+
 /// Puts the data of a backup in place of a ring's data. Everything is read and
 /// verified before anything is touched; if a node cannot load it, the ring goes
 /// back to the data it had.
@@ -211,6 +214,11 @@ pub struct DynomiteRestoreStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["token"]))]
     pub tokens: Vec<RestoreTokenStatus>,
+    /// The proofs of the nodes' data from before the new data was loaded: by them
+    /// old data is told from new.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["node"]))]
+    pub nodes: Vec<RestoreNodeStatus>,
     /// Completed and Failed, in the form that kubectl wait understands. One of
     /// them becomes True in the end.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -235,6 +243,8 @@ pub enum RestorePhase {
     Loading,
     /// It is in place; the nodes of the other racks copy it.
     Leveling,
+    /// It is given up, and the nodes that have the new data go back to the old.
+    RollingBack,
     /// It is done.
     Completed,
     /// It could not be done, and nothing was changed.
@@ -292,6 +302,18 @@ pub struct RestoreTokenStatus {
     /// Why it waits or failed, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// A node's data before a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreNodeStatus {
+    /// The node.
+    pub node: String,
+    /// The UID of its pod.
+    pub pod_uid: String,
+    /// Since when its data was proven.
+    pub proof_since: Time,
 }
 
 fn default_base() -> String {

@@ -5,6 +5,7 @@ use dynomite_api::contract::{NodeDesired, NodeIdentity, NodeReport, PORT_PEER, P
 use super::donors::{donors, turn};
 use super::{Pass, Step, grant, renew};
 use crate::plan::Action;
+use crate::restore::{self, Terms};
 use crate::ring::Node;
 use crate::settings::Fault;
 use crate::wait::Wait;
@@ -35,6 +36,10 @@ pub(super) fn configure(pass: &Pass<'_>) -> Step {
             step.wait(Wait::NewerDocument {
                 node: node.name.clone(),
             });
+            continue;
+        }
+        if restore_terms(pass, node, report).is_none() {
+            // What it was told stays until it is known what it should be told.
             continue;
         }
         let desired = desired(pass, node, report);
@@ -68,7 +73,8 @@ pub(super) fn orders(pass: &Pass<'_>, step: &mut Step) {
         let (Ok(report), Some(address)) = (&node.report, node.address()) else {
             continue;
         };
-        if node.terminating() || is_newer(pass, report) {
+        let unknown = restore_terms(pass, node, report).is_none();
+        if node.terminating() || is_newer(pass, report) || unknown {
             continue;
         }
         let desired = desired(pass, node, report);
@@ -132,6 +138,16 @@ fn is_newer(pass: &Pass<'_>, report: &NodeReport) -> bool {
 pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> NodeDesired {
     let cluster = pass.cluster;
     let held = report.desired.as_ref().map_or(0, |held| held.generation);
+    let terms = restore_terms(pass, node, report).unwrap_or_default();
+    let mut donors = donors(pass.ring, node);
+    if let Some(whole) = &terms.donors {
+        donors.retain(|donor| whole.contains(&donor.name));
+    }
+    let (grant, distrust) = if terms.decides {
+        (None, terms.distrust)
+    } else {
+        (grant(pass, node), renew::distrust(pass, node, report))
+    };
     NodeDesired {
         cluster: cluster.id.clone(),
         cluster_generation: cluster.generation,
@@ -145,13 +161,13 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
             host: node.host.clone(),
         },
         peers: peers(pass, node),
-        donors: donors(pass.ring, node),
+        donors,
         copy_not_before: turn(pass, node),
         snapshot: crate::backup::order(cluster, pass.observed, node),
-        restore: None,
-        grant: grant(pass, node),
-        distrust: renew::distrust(pass, node, report),
-        hold: None,
+        restore: terms.order,
+        grant,
+        distrust,
+        hold: terms.hold,
         // Opened for all at once, and only once it stands in the token record.
         serve: super::warm_up::gate_is_open(pass),
         consistency: cluster.consistency,
@@ -159,6 +175,31 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         store: super::resize::store_settings(cluster, node),
         health: cluster.health.clone(),
     }
+}
+
+/// What the ring's restore means for a node, if that can be known now.
+fn restore_terms(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> Option<Terms> {
+    let view = restore::View {
+        cluster: pass.cluster,
+        observed: pass.observed,
+        ring: pass.ring,
+        now: pass.now,
+        is_told: &|_| false,
+    };
+    restore::terms(&view, node, report)
+}
+
+/// Whether a node that answers holds the document that it should have.
+pub(super) fn is_told(pass: &Pass<'_>, node: &Node<'_>) -> bool {
+    let Ok(report) = &node.report else {
+        return false;
+    };
+    if restore_terms(pass, node, report).is_none() {
+        return false;
+    }
+    let desired = desired(pass, node, report);
+    let held = report.desired.as_ref().map(|held| held.digest.as_str());
+    held == Some(&desired.digest()) || only_order_differs(pass, node, &desired, held)
 }
 
 /// All other nodes: those of the ring with or without a pod, those of racks

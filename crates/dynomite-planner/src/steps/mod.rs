@@ -17,6 +17,7 @@ mod provision;
 mod renew;
 mod replace;
 mod resize;
+mod restore;
 mod retire;
 mod roll;
 mod snapshot;
@@ -40,6 +41,7 @@ const STEPS: &[(StepName, StepFn)] = &[
     (StepName::Provision, provision::provision),
     (StepName::AssignTokens, assign_tokens::assign_tokens),
     (StepName::Configure, configure::configure),
+    (StepName::Restore, restore::restore),
     (StepName::WarmUp, warm_up::warm_up),
     (StepName::Renew, renew::renew),
     (StepName::Replace, replace::replace),
@@ -140,7 +142,11 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
         });
         return plan;
     }
+    let restored = crate::restore::in_the_way(cluster, observed).is_some();
     for (name, step) in STEPS {
+        if restored && yields_to_restore(*name) {
+            continue;
+        }
         let decided = step(&Pass {
             cluster,
             observed,
@@ -155,6 +161,21 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
         }
     }
     plan
+}
+
+/// Whether a step has to wait until a restore has ended: while the ring's data is
+/// exchanged nobody else takes nodes out, or decides whose data counts.
+fn yields_to_restore(step: StepName) -> bool {
+    matches!(
+        step,
+        StepName::WarmUp
+            | StepName::Renew
+            | StepName::Replace
+            | StepName::Retire
+            | StepName::Resize
+            | StepName::Roll
+            | StepName::Snapshot
+    )
 }
 
 /// Adds what a step decided to the plan.

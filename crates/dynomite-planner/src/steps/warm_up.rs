@@ -61,6 +61,11 @@ pub(crate) fn grant(pass: &Pass<'_>, node: &Node<'_>) -> Option<Grant> {
         .observed
         .config_maps
         .contains_key(&pass.cluster.token_record());
+    // What it begins with comes from a backup.
+    let from_backup = pass.cluster.spec.bootstrap.as_ref();
+    if from_backup.is_some_and(|bootstrap| bootstrap.restore_from.is_some()) {
+        return None;
+    }
     let never_served = pass.ring.served_since.is_none() && record_is_there && !pass.ring.serves();
     // It is taken back once it has been used, and before a ring begins without the node.
     let over = node.poised() || matches!(gate::readiness(pass), gate::Readiness::WithoutMissing);

@@ -20,6 +20,8 @@ pub(crate) struct Storage {
     pub(crate) refuses: Option<(&'static str, bool)>,
     /// Nodes whose snapshots fail, and whether to try again.
     pub(crate) failing: BTreeMap<String, bool>,
+    /// Nodes whose loads fail.
+    pub(crate) failing_loads: std::collections::BTreeSet<String>,
     /// Nodes whose snapshots go on for ever.
     pub(crate) endless: Vec<String>,
     /// What was asked, in words.
@@ -105,6 +107,10 @@ fn answer(storage: &mut Storage, action: &BucketAction) -> BucketAnswer {
             }
             BucketAnswer::Done
         }
+        BucketAction::Get { key } => match storage.objects.get(key) {
+            Some(text) => BucketAnswer::Text { text: text.clone() },
+            None => BucketAnswer::Missing,
+        },
         other => panic!("nobody asks {other:?}"),
     }
 }
