@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use dynomite_api::contract::ObjectFacts;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt as _};
 
 use crate::error::{Error, Reason};
 use crate::open::Bucket;
+
+/// Deletions at a time.
+const DELETIONS: usize = 16;
 
 impl Bucket {
     pub(crate) fn path(&self, key: &str) -> Result<Path, Error> {
@@ -118,6 +121,19 @@ impl Bucket {
             Ok(()) => Ok(()),
             Err(error) => missing::<()>(self.explain("delete", key, &error)).map(|_| ()),
         }
+    }
+
+    /// Deletes objects, some at a time; those that are not there are no error.
+    ///
+    /// # Errors
+    /// Whatever else the storage says; some may be deleted then.
+    pub async fn delete_all(&self, keys: &[String]) -> Result<(), Error> {
+        let deletions = keys.iter().cloned().map(|key| {
+            let bucket = self.clone();
+            async move { bucket.delete(&key).await }
+        });
+        let deletions = futures::stream::iter(deletions).buffer_unordered(DELETIONS);
+        deletions.try_collect().await
     }
 }
 

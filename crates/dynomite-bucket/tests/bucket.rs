@@ -106,6 +106,13 @@ async fn everything(bucket: &Bucket) {
     bucket.delete("a/1").await.expect("deletes");
     bucket.delete("a/1").await.expect("is gone already");
     assert_eq!(keys("a", None, 1).await, ("a/2".to_owned(), true));
+    let many: Vec<String> = (0..40).map(|number| format!("many/{number}")).collect();
+    for key in &many {
+        bucket.put(key, Bytes::new()).await.expect("goes up");
+    }
+    bucket.delete_all(&many).await.expect("deletes");
+    bucket.delete_all(&many).await.expect("are gone already");
+    assert_eq!(keys("many", None, 9).await, (String::new(), false));
     let mut given_up = bucket.upload("a/given-up", 0).await.expect("begins");
     given_up.push(&content).await.expect("goes up");
     given_up.abort().await.expect("is removed");

@@ -291,6 +291,45 @@ async fn only_those_the_authority_knows_pass_the_handshake() {
 }
 
 #[tokio::test]
+async fn credentials_are_taken_and_never_given_back() {
+    let node = Node::new();
+    let certificate = node.authority.sign(&[CN_OPERATOR], false);
+    let ask = async |method, path, body: &str| {
+        let config = node.authority.client(Some(&certificate));
+        let answer = node.ask(config, request(method, path, body.to_owned()));
+        let (status, body) = answer.await.unwrap();
+        (status.as_u16(), String::from_utf8_lossy(&body).into_owned())
+    };
+    let place = |id| {
+        format!(
+            r#"{{"place":{{"store":"main","provider":{{"local":{{"path":"/nowhere"}}}},
+            "credentials":"{id}"}},"action":{{"kind":"get","key":"x"}}}}"#
+        )
+    };
+    let (status, answer) = ask("POST", "/v1/bucket", &place("7f")).await;
+    assert!(
+        status == 200 && answer.contains("CredentialsMissing"),
+        "{answer}"
+    );
+    let good = r#"{"stores":{"main":{"id":"7f","entries":{"KEY":"canary"}}},
+        "encryptionKeys":{"2026":"canary"}}"#;
+    let bad = r#"{"stores":{"main":{"id":"7f","entries":"canary"}}}"#;
+    let (status, answer) = ask("PUT", "/v1/credentials", good).await;
+    assert!(
+        status == 200 && answer.contains(r#""credentials":["7f"]"#),
+        "{answer}"
+    );
+    assert!(!answer.contains("canary"));
+    let (status, answer) = ask("PUT", "/v1/credentials", bad).await;
+    assert!(status == 400 && !answer.contains("canary"), "{answer}");
+    let (status, answer) = ask("POST", "/v1/bucket", &place("7f")).await;
+    assert!(status == 200 && answer.contains("NoSuchBucket"), "{answer}");
+    let endless = "x".repeat(9 << 20);
+    let (status, _) = ask("POST", "/v1/bucket", &endless).await;
+    assert_eq!(status, 413);
+}
+
+#[tokio::test]
 async fn the_common_name_decides_which_paths_are_open() {
     let node = Node::new();
     // Status by (operator, node, another name, two names).
@@ -301,6 +340,10 @@ async fn the_common_name_decides_which_paths_are_open() {
         ("GET", "/v1/cut", [403, 400, 403, 403]),
         // It says whose ring map it is asked for, and is not that node.
         ("GET", "/v1/ring", [409, 409, 403, 403]),
+        // A desired document is neither of what these take.
+        ("PUT", "/v1/credentials", [400, 403, 403, 403]),
+        ("POST", "/v1/bucket", [400, 403, 403, 403]),
+        ("GET", "/v1/credentials", [405, 403, 403, 403]),
         ("GET", "/v1/desired", [405, 403, 403, 403]),
         ("PUT", "/v1/report", [405, 405, 403, 403]),
         ("DELETE", "/v1/replication", [403, 405, 403, 403]),

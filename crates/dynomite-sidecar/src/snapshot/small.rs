@@ -68,9 +68,7 @@ async fn act(bucket: &Bucket, action: BucketAction) -> Result<BucketAnswer, Brok
                 let message = format!("{} objects at once", keys.len());
                 return Err(Broken::lasting("TooMany", message));
             }
-            for key in keys {
-                bucket.delete(&key).await?;
-            }
+            bucket.delete_all(&keys).await?;
             BucketAnswer::Done
         }
         BucketAction::Inspect { key } => inspect(bucket, &key).await?,
