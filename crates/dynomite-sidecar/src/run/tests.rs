@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dynomite_api::contract::{FINDING_SETTING_REFUSED, Grant, NodeDesired, NodePhase, ProofKind};
-use dynomite_lifecycle::Refusal;
+use dynomite_lifecycle::{Refusal, Word};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -158,6 +158,38 @@ async fn a_node_lives() {
         .expect("it ends")
         .expect("in good order");
     assert!(!fakes.pod().store_runs && !fakes.pod().engine_runs);
+}
+
+#[tokio::test]
+async fn a_process_that_a_person_stopped_stays_stopped_through_a_crash_of_the_sidecar() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut site = site_in(directory.path());
+    let fakes = Fakes::start(&mut site).await;
+    let mut node = Node::start(&site);
+    node.desire(&bootstrap()).await.expect("the first");
+    node.until("ready", |view| view.ready).await;
+    let tell = async |node: &Node, word| {
+        let (answer, answered) = oneshot::channel();
+        let input = Input::Told(word, "dynomite-admin".to_owned(), answer);
+        node.inputs.send(input).await.expect("the driver listens");
+        answered.await.expect("the driver answers")
+    };
+    assert_eq!(tell(&node, Word::StopEngine).await, Ok(()));
+    // What was answered is on disk: it may crash at once.
+    node.crash().await;
+    let mut node = Node::start(&site);
+    let view = node
+        .until("stopped", |view| {
+            view.report.phase == NodePhase::Held && !fakes.pod().engine_runs
+        })
+        .await;
+    assert!(fakes.pod().store_runs);
+    let message = &view.report.message;
+    assert!(message.contains("stop of dynomite-admin"), "{message}");
+    assert_eq!(tell(&node, Word::StartEngine).await, Ok(()));
+    let view = node.until("ready", |view| view.ready).await;
+    // Others may have written meanwhile.
+    assert_eq!(view.report.proof.kind, ProofKind::WarmUp);
 }
 
 #[tokio::test]
