@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dynomite_api::contract::{DesiredMark, NodeDesired, NodePhase, NodeReport};
 use dynomite_lifecycle::{
-    Beginning, Effect, Event, Lifecycle, Order, OrderId, ProcessName, Provided, Record,
+    Beginning, DataSight, Effect, Event, Lifecycle, Order, OrderId, ProcessName, Provided, Record,
     StoreObservation, WhichData, accept, room_for_copy,
 };
 use jiff::Timestamp;
@@ -79,6 +79,8 @@ pub(super) struct Driver {
     donor_orders: mpsc::Sender<(OrderId, DonorOrder)>,
     gate: Arc<Gate>,
     desk: Arc<Desk>,
+    /// The data for a restore, staged and saved, as the node's life last heard of it.
+    data: (DataSight, DataSight),
     /// Peers that copy this node, and when they last asked.
     guests: HashMap<String, Instant>,
     writings: mpsc::Sender<Writing>,
@@ -169,6 +171,7 @@ impl Driver {
             donor_orders,
             gate,
             desk,
+            data: (DataSight::Missing, DataSight::Missing),
             guests: HashMap::new(),
             writings,
             pace,
@@ -202,6 +205,7 @@ impl Driver {
                 },
                 () = tokio::time::sleep_until(next_tick) => {
                     next_tick = Instant::now() + self.life.interval();
+                    self.look_at_desk();
                     self.handle(Event::Tick);
                 }
             }
@@ -403,7 +407,10 @@ impl Driver {
                     Err(why) => Event::Failed(id, why),
                 });
             }
-            Order::SavePrevious { restore } => return Some(self.save_previous(id, &restore)),
+            Order::SavePrevious { restore } => {
+                self.desk.save_previous(restore);
+                return Some(Event::Done(id));
+            }
             Order::ReadDonor => self.order_donor(id, DonorOrder::Read),
             Order::ReadCut => self.order_donor(id, DonorOrder::Cut),
             Order::AskPeers => self.order_donor(id, DonorOrder::Peers),
@@ -429,12 +436,15 @@ impl Driver {
         Ok(Provided { history, bytes })
     }
 
-    /// Nothing is begun that could not be taken back: a node that cannot save
-    /// its data says so, and loads nothing.
-    fn save_previous(&self, id: OrderId, restore: &str) -> Event {
-        let path = self.site.previous(restore);
-        let why = format!("{} cannot be written by this version", path.display());
-        Event::Failed(id, why)
+    /// Tells the node's life what has become of the data that others prepare.
+    fn look_at_desk(&mut self) {
+        let seen = (self.desk.staged(), self.desk.previous());
+        if seen == self.data {
+            return;
+        }
+        self.data = seen.clone();
+        self.handle(Event::Data(WhichData::Staged, seen.0));
+        self.handle(Event::Data(WhichData::Previous, seen.1));
     }
 
     fn event_of(&self, said: Said) -> Event {

@@ -13,6 +13,7 @@
 
 mod attend;
 mod broken;
+mod previous;
 mod psync;
 mod saved;
 mod small;
@@ -27,10 +28,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dynomite_api::contract::{
-    BackupPlace, BucketAnswer, BucketRequest, Credentials, NodeReport, RestoreReport,
+    BackupPlace, BucketAnswer, BucketRequest, Credentials, NodeReport, RestoreReport, RestoreState,
     SnapshotReport,
 };
 use dynomite_bucket::{Bucket, Patience};
+use dynomite_lifecycle::DataSight;
 use dynomite_snapshot::envelope::Key;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -61,6 +63,8 @@ pub(crate) struct Desk {
 struct Results {
     snapshot: Option<SnapshotReport>,
     restore: Option<RestoreReport>,
+    /// What the store had before a restore.
+    previous: Option<DataSight>,
 }
 
 impl Desk {
@@ -116,6 +120,38 @@ impl Desk {
         report.credentials = stores.collect();
         report.credentials.sort();
         report.credentials.dedup();
+    }
+
+    /// How far the data of a restore is that the operator has ordered.
+    pub(crate) fn staged(&self) -> DataSight {
+        let results = self.results();
+        let Some(report) = &results.restore else {
+            return DataSight::Missing;
+        };
+        let restore = report.restore.clone();
+        match &report.state {
+            RestoreState::Staged { keys, expiring } => DataSight::Ready {
+                restore,
+                keys: *keys,
+                expiring: *expiring,
+            },
+            RestoreState::Failed { message, .. } => DataSight::Failed {
+                restore,
+                why: message.clone(),
+            },
+            _ => DataSight::Missing,
+        }
+    }
+
+    /// How far the store's own data is saved that a restore replaces.
+    pub(crate) fn previous(&self) -> DataSight {
+        let results = self.results();
+        results.previous.clone().unwrap_or(DataSight::Missing)
+    }
+
+    /// Begins to save it.
+    pub(crate) fn save_previous(self: &Arc<Self>, restore: String) {
+        previous::begin(self, restore);
     }
 
     /// Opens a place with what was handed over for it.
