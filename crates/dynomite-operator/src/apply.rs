@@ -451,6 +451,7 @@ async fn one_by_one(
             Action::WriteBackup { name, uid, status } => {
                 backups::write(ctx, namespace, name, uid, status).await
             }
+            Action::MakeRestore(restore) => restores::make(ctx, restore).await,
             Action::WriteRestore { name, uid, status } => {
                 restores::write(ctx, namespace, name, uid, status).await
             }

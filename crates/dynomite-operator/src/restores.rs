@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dynomite_api::annotations::FIELD_MANAGER;
 use dynomite_api::crd::{DynomiteRestore, DynomiteRestoreStatus, RESTORE_FINALIZER};
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
@@ -18,6 +18,21 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 fn api(ctx: &Context, namespace: &str) -> Api<DynomiteRestore> {
     Api::namespaced(ctx.client.clone(), namespace)
+}
+
+/// Makes a restore; one of its name that is there already is as good.
+pub async fn make(ctx: &Context, restore: &DynomiteRestore) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let namespace = restore.namespace().unwrap_or_default();
+    let parameters = PostParams::default();
+    match api(ctx, &namespace).create(&parameters, restore).await {
+        Ok(written) => {
+            absorb(ctx, written);
+            Ok(())
+        }
+        Err(error) if is_conflict(&error) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes a status; the orders of the next pass rest on it.

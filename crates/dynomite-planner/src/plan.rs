@@ -1,7 +1,7 @@
 //! A plan: what the operator does now, and what it waits for, each with its reason.
 
 use dynomite_api::contract::{BucketRequest, NodeDesired};
-use dynomite_api::crd::{DynomiteBackupStatus, DynomiteRestoreStatus};
+use dynomite_api::crd::{DynomiteBackupStatus, DynomiteRestore, DynomiteRestoreStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceRequirements, Service};
@@ -184,6 +184,8 @@ pub enum Action {
         /// What it says now.
         status: Box<DynomiteBackupStatus>,
     },
+    /// Make a `DynomiteRestore`; one of this name that is there already is as good.
+    MakeRestore(Box<DynomiteRestore>),
     /// Write the status of a `DynomiteRestore`, exactly this one.
     WriteRestore {
         /// Its name, in the cluster's namespace.
@@ -240,6 +242,10 @@ impl Action {
             Self::AskBucket { request, .. } => format!("store {}", request.place.store),
             Self::WriteBackup { name, .. } | Self::SetBackupFinalizer { name, .. } => {
                 format!("DynomiteBackup {name}")
+            }
+            Self::MakeRestore(restore) => {
+                let name = restore.metadata.name.as_deref().unwrap_or_default();
+                format!("DynomiteRestore {name}")
             }
             Self::WriteRestore { name, .. } | Self::SetRestoreFinalizer { name, .. } => {
                 format!("DynomiteRestore {name}")

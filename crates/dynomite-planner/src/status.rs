@@ -566,6 +566,7 @@ fn verb(action: &Action) -> Option<&'static str> {
         | Action::HandCredentials { .. }
         | Action::AskBucket { .. }
         | Action::WriteBackup { .. }
+        | Action::MakeRestore(_)
         | Action::WriteRestore { .. }
         | Action::SetRestoreFinalizer { .. }
         | Action::SetBackupFinalizer { .. } => None,

@@ -294,7 +294,9 @@ impl World {
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
             | Action::SetBackupFinalizer { .. } => storage::act(self, action),
-            Action::WriteRestore { .. } | Action::SetRestoreFinalizer { .. } => {
+            Action::MakeRestore(_)
+            | Action::WriteRestore { .. }
+            | Action::SetRestoreFinalizer { .. } => {
                 crate::restore::tests::act(self, action);
             }
             Action::Event { .. } => {}

@@ -291,6 +291,7 @@ impl Server {
             | Action::HandCredentials { .. }
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
+            | Action::MakeRestore(_)
             | Action::WriteRestore { .. }
             | Action::SetRestoreFinalizer { .. }
             | Action::SetBackupFinalizer { .. }

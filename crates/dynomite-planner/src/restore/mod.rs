@@ -21,8 +21,8 @@ mod terms;
 use dynomite_api::contract::{EngineState, NodePhase, NodeReport, ProofKind};
 use dynomite_api::crd::{
     BackupPhase, CONDITION_COMPLETED, CONDITION_FAILED, DynomiteBackup, DynomiteRestore,
-    DynomiteRestoreStatus, RESTORE_FINALIZER, RestoreNodeStatus, RestorePhase, RestoreTokenStatus,
-    set_named,
+    DynomiteRestoreSpec, DynomiteRestoreStatus, RESTORE_FINALIZER, RestoreNodeStatus, RestorePhase,
+    RestoreTokenStatus, set_named,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -71,6 +71,32 @@ pub(crate) fn active<'a>(cluster: &Cluster, observed: &'a Observed) -> Option<&'
         )
     });
     restores.first().copied()
+}
+
+/// The restore that a new ring begins with, when it is to be made. It belongs to
+/// the ring; one that has failed is looked at by a person, and made anew when it is
+/// deleted.
+pub(crate) fn first(
+    cluster: &Cluster,
+    observed: &Observed,
+    ring: &Ring<'_>,
+) -> Option<DynomiteRestore> {
+    let wish = cluster.spec.bootstrap.as_ref()?.restore_from.as_ref()?;
+    let name = format!("{}-bootstrap", cluster.id.name);
+    let wanted = ring.served_since.is_none() && !ring.serves() && !cluster.deleting;
+    if !wanted || observed.restores.contains_key(&name) {
+        return None;
+    }
+    let spec = DynomiteRestoreSpec {
+        cluster: cluster.id.name.clone(),
+        store: wish.store.clone(),
+        from: wish.from.clone(),
+        source_cluster: wish.source_cluster.clone(),
+        ..DynomiteRestoreSpec::default()
+    };
+    let mut restore = DynomiteRestore::new(&name, spec);
+    restore.metadata = crate::objects::owned(cluster, name, None);
+    Some(restore)
 }
 
 /// The phase of a restore.

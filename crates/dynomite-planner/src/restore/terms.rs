@@ -94,7 +94,9 @@ fn goal(
     let token = chosen(status, node)?;
     match phase {
         RestorePhase::Staging | RestorePhase::Holding => Some(RestoreGoal::Stage),
-        RestorePhase::Loading | RestorePhase::Leveling => Some(RestoreGoal::Load),
+        RestorePhase::Loading => Some(RestoreGoal::Load),
+        // One that serves its new data needs no word and no bucket any more.
+        RestorePhase::Leveling => (token.state != "Loaded").then_some(RestoreGoal::Load),
         RestorePhase::RollingBack => {
             let back = reverts(ring, status, token) && !is_old(status, node);
             back.then_some(RestoreGoal::Revert)

@@ -23,6 +23,12 @@ pub(crate) fn act(world: &mut World, action: &Action) {
                 restore.status = Some(*status.clone());
             }
         }
+        Action::MakeRestore(made) => {
+            let mut made = (**made).clone();
+            made.metadata.uid = Some("made-uid".to_owned());
+            let name = made.metadata.name.clone().expect("it has one");
+            world.observed.restores.entry(name).or_insert(made);
+        }
         Action::SetRestoreFinalizer { name, present, .. } => {
             let Some(restore) = world.observed.restores.get_mut(name) else {
                 return;
@@ -442,4 +448,31 @@ fn one_at_a_time() {
         super::phase(&world.observed.restores["zzz"]),
         RestorePhase::Pending
     );
+}
+
+#[test]
+fn a_new_ring_begins_with_the_data_of_a_backup_of_another() {
+    let text = {
+        let world = asked(3, 2);
+        world.storage.objects[&format!("{DIRECTORY}manifest.json")].clone()
+    };
+    let mut resource = resource(3, 2);
+    let stores = json!({"stores": [{"name": "main", "s3": {"bucket": "backups"}}]});
+    resource.spec.backup = serde_json::from_value(stores).expect("stores");
+    let from = json!({"restoreFrom": {"from": {"latest": true},
+        "sourceCluster": {"name": "ring", "namespace": "data"}}});
+    resource.spec.bootstrap = serde_json::from_value(from).expect("a source");
+    let mut world = World::new(resource);
+    let key = format!("{DIRECTORY}manifest.json");
+    world.storage.objects.insert(key, text);
+    world.settle();
+    assert_eq!(data(&world), only("new"));
+    let made = &world.observed.restores["ring-bootstrap"];
+    assert_eq!(super::phase(made), RestorePhase::Completed);
+    let kinds: BTreeSet<String> = world
+        .lives
+        .values()
+        .map(|life| format!("{:?}", life.proof))
+        .collect();
+    assert!(!kinds.contains("Some(Bootstrap)"), "{kinds:?}");
 }

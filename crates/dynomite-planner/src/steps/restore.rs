@@ -31,6 +31,10 @@ pub(super) fn restore(pass: &Pass<'_>) -> Step {
             step.act(let_go, "nothing hangs on it any more");
         }
     }
+    if let Some(first) = restore::first(pass.cluster, pass.observed, pass.ring) {
+        let why = "the ring begins with the data of a backup";
+        step.act(Action::MakeRestore(Box::new(first)), why);
+    }
     let Some(active) = restore::active(pass.cluster, pass.observed) else {
         return step;
     };
