@@ -36,6 +36,13 @@ pub const ANNOTATION_ACCEPT_LOSS: &str = "dynomite.io/accept-loss";
 /// new pod. Its value is the pod's UID, and `<uid>,force` when that is to happen
 /// although no other node is known to hold its data.
 pub const ANNOTATION_REPLACE: &str = "dynomite.io/replace";
+/// Annotation on a `DynomiteCluster`, set by a person: take a backup of this
+/// name. The operator takes it off when the `DynomiteBackup` is there.
+pub const ANNOTATION_BACKUP: &str = "dynomite.io/backup";
+/// Annotation on a `DynomiteBackup` of a schedule: the time it is for, RFC 3339.
+pub const ANNOTATION_SCHEDULED_FOR: &str = "dynomite.io/scheduled-for";
+/// Label on a `DynomiteBackup` of a schedule: the schedule's name.
+pub const LABEL_SCHEDULE: &str = "dynomite.io/schedule";
 /// Annotation on a `DynomiteCluster` or a pod template: restart since.
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use dynomite_api::annotations::{FIELD_MANAGER, FINALIZER};
 use dynomite_api::contract::{BucketRequest, NodeDesired};
-use dynomite_api::crd::DynomiteCluster;
+use dynomite_api::crd::{DynomiteBackup, DynomiteCluster};
 use dynomite_planner::{
     Action, ByContainer, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned,
     ResizeRefused, Resources,
@@ -451,6 +451,10 @@ async fn one_by_one(
             Action::WriteBackup { name, uid, status } => {
                 backups::write(ctx, namespace, name, uid, status).await
             }
+            Action::MakeBackup(backup) => backups::make(ctx, backup).await,
+            Action::TakeAnnotation { annotation, value } => {
+                take_annotation(ctx, resource, annotation, value).await
+            }
             Action::MakeRestore(restore) => restores::make(ctx, restore).await,
             Action::WriteRestore { name, uid, status } => {
                 restores::write(ctx, namespace, name, uid, status).await
@@ -495,6 +499,9 @@ async fn delete_kind(
             delete::<PersistentVolumeClaim>(ctx, namespace, name, seen, Some(&world.claims)).await
         }
         Kind::Pod => delete::<Pod>(ctx, namespace, name, seen, Some(&world.pods)).await,
+        Kind::DynomiteBackup => {
+            delete::<DynomiteBackup>(ctx, namespace, name, seen, Some(&world.backups)).await
+        }
         Kind::Secret => {
             memory.secrets = None;
             delete::<Secret>(ctx, namespace, name, seen, None).await
@@ -626,6 +633,37 @@ async fn set_finalizer(
             Ok(())
         }
         Err(error) if is_not_found(&error) && !present => Ok(()),
+        Err(error) if is_conflict(&error) => Err(Error::Outdated),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes an annotation off, unless somebody has given it another value meanwhile.
+async fn take_annotation(
+    ctx: &Context,
+    resource: &DynomiteCluster,
+    annotation: &str,
+    value: &str,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    if resource.annotations().get(annotation).map(String::as_str) != Some(value) {
+        return Err(Error::Outdated);
+    }
+    let change = json!({"metadata": {
+        "resourceVersion": resource.resource_version(),
+        "annotations": {annotation: null},
+    }});
+    let namespace = resource.namespace().unwrap_or_default();
+    let api: Api<DynomiteCluster> = Api::namespaced(ctx.client.clone(), &namespace);
+    let patch = Patch::Merge(&change);
+    match api
+        .patch(&resource.name_any(), &PatchParams::default(), &patch)
+        .await
+    {
+        Ok(written) => {
+            ctx.world.clusters.absorb(written);
+            Ok(())
+        }
         Err(error) if is_conflict(&error) => Err(Error::Outdated),
         Err(error) => Err(error.into()),
     }

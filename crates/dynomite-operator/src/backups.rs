@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dynomite_api::annotations::{BACKUP_FINALIZER, FIELD_MANAGER};
 use dynomite_api::crd::{DynomiteBackup, DynomiteBackupStatus};
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
@@ -46,6 +46,36 @@ pub async fn write(
             Ok(())
         }
         Err(error) if is_not_found(&error) || is_conflict(&error) => Err(Error::Outdated),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a backup. One of this name that is of the same cluster is as good.
+pub async fn make(ctx: &Context, backup: &DynomiteBackup) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let namespace = backup.namespace().unwrap_or_default();
+    let api = api(ctx, &namespace);
+    let parameters = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match api.create(&parameters, backup).await {
+        Ok(made) => {
+            absorb(ctx, made);
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+            let there = api.get(&backup.name_any()).await?;
+            if there.spec.cluster != backup.spec.cluster {
+                let name = backup.name_any();
+                let of = &there.spec.cluster;
+                return Err(Error::Refused(format!(
+                    "DynomiteBackup {name} is of cluster {of}: choose another name"
+                )));
+            }
+            absorb(ctx, there);
+            Ok(())
+        }
         Err(error) => Err(error.into()),
     }
 }

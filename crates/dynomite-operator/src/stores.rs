@@ -101,7 +101,7 @@ pub async fn look_at_stores(
     needed: bool,
     now: Instant,
 ) -> BTreeMap<String, Seen<String>> {
-    let needed = needed || backups_need_stores(backups.values());
+    let needed = needed || backups_need_stores(cluster, backups);
     let Some(spec) = cluster.spec.backup.as_ref().filter(|_| needed) else {
         memory.stores = None;
         return BTreeMap::new();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use dynomite_api::Token;
-use dynomite_api::annotations::{ANNOTATION_RESTARTED_AT, ANNOTATION_UPDATE_IMAGES, FINALIZER};
+use dynomite_api::annotations::{
+    ANNOTATION_BACKUP, ANNOTATION_RESTARTED_AT, ANNOTATION_UPDATE_IMAGES, FINALIZER,
+};
 use dynomite_api::contract::{
     ClusterRef, Consistency, EngineSettings, HealthSettings, Peer, Persistence, StoreSettings,
 };
@@ -46,6 +48,10 @@ pub struct Cluster {
     pub restarted_at: Option<String>,
     /// The image a person approved for running rings, by annotation.
     pub approved_image: Option<String>,
+    /// The name of a backup that a person asked for, by annotation.
+    pub backup_asked: Option<String>,
+    /// The last time of each schedule that was heeded, by the status.
+    pub schedules_heeded: BTreeMap<String, Timestamp>,
     /// Since when the status says that the ring has served.
     pub served_since: Option<Timestamp>,
     /// The tokens the status holds, by node name.
@@ -174,6 +180,13 @@ impl Cluster {
             has_finalizer: meta.finalizers.iter().flatten().any(|f| f == FINALIZER),
             restarted_at: annotation(ANNOTATION_RESTARTED_AT),
             approved_image: annotation(ANNOTATION_UPDATE_IMAGES),
+            backup_asked: annotation(ANNOTATION_BACKUP),
+            schedules_heeded: status
+                .and_then(|s| s.backup.as_ref())
+                .into_iter()
+                .flat_map(|backup| &backup.schedules)
+                .map(|schedule| (schedule.name.clone(), schedule.last.0))
+                .collect(),
             served_since: status.and_then(|s| s.served_since.as_ref()).map(|t| t.0),
             status_tokens: nodes().map(|n| (n.name.clone(), n.token)).collect(),
             status_addresses: nodes()

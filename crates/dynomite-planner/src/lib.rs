@@ -38,7 +38,7 @@ mod wait;
 #[cfg(test)]
 mod world;
 
-pub use backup::backups_need_stores;
+pub use backup::{Due, backups_need_stores, due};
 pub use bucket::{Answers, Asked, DIR_BACKUPS, question};
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use levels::{Behind, Levels};

@@ -1,7 +1,9 @@
 //! A plan: what the operator does now, and what it waits for, each with its reason.
 
 use dynomite_api::contract::{BucketRequest, NodeDesired};
-use dynomite_api::crd::{DynomiteBackupStatus, DynomiteRestore, DynomiteRestoreStatus};
+use dynomite_api::crd::{
+    DynomiteBackup, DynomiteBackupStatus, DynomiteRestore, DynomiteRestoreStatus,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceRequirements, Service};
@@ -184,6 +186,15 @@ pub enum Action {
         /// What it says now.
         status: Box<DynomiteBackupStatus>,
     },
+    /// Make a `DynomiteBackup`; one of this name that is there already is as good.
+    MakeBackup(Box<DynomiteBackup>),
+    /// Take an annotation off the `DynomiteCluster`, if it still has this value.
+    TakeAnnotation {
+        /// The annotation.
+        annotation: &'static str,
+        /// The value it was seen with.
+        value: String,
+    },
     /// Make a `DynomiteRestore`; one of this name that is there already is as good.
     MakeRestore(Box<DynomiteRestore>),
     /// Write the status of a `DynomiteRestore`, exactly this one.
@@ -243,6 +254,11 @@ impl Action {
             Self::WriteBackup { name, .. } | Self::SetBackupFinalizer { name, .. } => {
                 format!("DynomiteBackup {name}")
             }
+            Self::MakeBackup(backup) => {
+                let name = backup.metadata.name.as_deref().unwrap_or_default();
+                format!("DynomiteBackup {name}")
+            }
+            Self::TakeAnnotation { annotation, .. } => format!("annotation {annotation}"),
             Self::MakeRestore(restore) => {
                 let name = restore.metadata.name.as_deref().unwrap_or_default();
                 format!("DynomiteRestore {name}")
@@ -351,6 +367,8 @@ pub enum Kind {
     Pod,
     /// `v1`.
     Secret,
+    /// `dynomite.io/v1alpha1`.
+    DynomiteBackup,
 }
 
 impl Kind {
@@ -364,6 +382,7 @@ impl Kind {
             Self::PersistentVolumeClaim => "PersistentVolumeClaim",
             Self::Pod => "Pod",
             Self::Secret => "Secret",
+            Self::DynomiteBackup => "DynomiteBackup",
         }
     }
 }

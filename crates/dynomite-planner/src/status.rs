@@ -40,12 +40,16 @@ pub fn status(
         ring: &ring,
         plan,
         outcome,
+        now,
     };
     let ready = ring.nodes.iter().filter(|node| node.ready()).count();
     let racks: Vec<RackStatus> = cluster.racks.iter().map(|rack| view.rack(rack)).collect();
     let complete = |rack: &&Rack| ring.of_rack(&rack.name).all(Node::ready);
     let racks_ready = cluster.racks.iter().filter(complete).count();
     let mut conditions = previous.map(|p| p.conditions.clone()).unwrap_or_default();
+    if cluster.spec.backup.is_none() {
+        conditions.retain(|c| c.type_ != ConditionType::BackupHealthy.name());
+    }
     for verdict in view.verdicts() {
         verdict.set(&mut conditions, Some(cluster.generation), now);
     }
@@ -62,6 +66,7 @@ pub fn status(
         conditions,
         racks,
         tokens: view.tokens(),
+        backup: crate::backup::cluster_status(cluster, observed, now),
         plan: view.plan_entries(),
     }
 }
@@ -137,6 +142,7 @@ struct View<'a> {
     ring: &'a Ring<'a>,
     plan: &'a Plan,
     outcome: &'a Outcome,
+    now: Timestamp,
 }
 
 impl View<'_> {
@@ -248,7 +254,11 @@ impl View<'_> {
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
-        vec![
+        let backups = crate::backup::health(self.cluster, self.observed, self.now);
+        let backups = backups.map(|(status, reason, message)| {
+            Verdict::new(ConditionType::BackupHealthy, status, reason, message)
+        });
+        let mut verdicts = vec![
             self.ready(),
             self.reconciling(),
             self.stalled(),
@@ -256,7 +266,9 @@ impl View<'_> {
             self.level(),
             self.tokens_assigned(),
             self.paused(),
-        ]
+        ];
+        verdicts.extend(backups);
+        verdicts
     }
 
     fn ready(&self) -> Verdict {
@@ -566,6 +578,8 @@ fn verb(action: &Action) -> Option<&'static str> {
         | Action::HandCredentials { .. }
         | Action::AskBucket { .. }
         | Action::WriteBackup { .. }
+        | Action::MakeBackup(_)
+        | Action::TakeAnnotation { .. }
         | Action::MakeRestore(_)
         | Action::WriteRestore { .. }
         | Action::SetRestoreFinalizer { .. }

@@ -293,6 +293,8 @@ impl World {
             Action::HandCredentials { .. }
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
+            | Action::MakeBackup(_)
+            | Action::TakeAnnotation { .. }
             | Action::SetBackupFinalizer { .. } => storage::act(self, action),
             Action::MakeRestore(_)
             | Action::WriteRestore { .. }
@@ -433,6 +435,9 @@ impl World {
                 }
             }
             Kind::PodDisruptionBudget => drop(o.pod_disruption_budgets.remove(name)),
+            Kind::DynomiteBackup => {
+                self.observed.backups.remove(name);
+            }
             Kind::Secret => {}
         }
     }

@@ -57,7 +57,7 @@ impl Server {
             Kind::PodDisruptionBudget => o.pod_disruption_budgets.contains_key(name),
             Kind::PersistentVolumeClaim => o.claims.contains_key(name),
             Kind::Pod => o.pods.contains_key(name),
-            Kind::Secret => false,
+            Kind::Secret | Kind::DynomiteBackup => false,
         }
     }
 
@@ -177,7 +177,7 @@ impl Server {
                     claim.metadata.resource_version = Some(fresh);
                 }
             }
-            Kind::Secret => {}
+            Kind::Secret | Kind::DynomiteBackup => {}
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Server {
             Kind::PodDisruptionBudget => o.pod_disruption_budgets.get(name).map(|o| &o.metadata),
             Kind::PersistentVolumeClaim => o.claims.get(name).map(|o| &o.metadata),
             Kind::Pod => o.pods.get(name).map(|o| &o.metadata),
-            Kind::Secret => None,
+            Kind::Secret | Kind::DynomiteBackup => None,
         }
     }
 
@@ -291,6 +291,8 @@ impl Server {
             | Action::HandCredentials { .. }
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
+            | Action::MakeBackup(_)
+            | Action::TakeAnnotation { .. }
             | Action::MakeRestore(_)
             | Action::WriteRestore { .. }
             | Action::SetRestoreFinalizer { .. }

@@ -146,6 +146,9 @@ pub struct DynomiteBackupStatus {
     /// Whether objects of attempts that were given up are still to be removed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cleaning: bool,
+    /// Whether the retention that follows a completed backup is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retention_done: bool,
     /// Each token and how far it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["token"]))]

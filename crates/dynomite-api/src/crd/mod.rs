@@ -35,8 +35,8 @@ pub use restore::{
     RestoreFrom, RestoreNodeStatus, RestorePhase, RestoreTokenStatus, SourceCluster,
 };
 pub use status::{
-    ClusterPhase, DynomiteClusterStatus, FindingStatus, NodeStatus, PlanStatus, RackStatus,
-    TokenStatus, WarmUpStatus,
+    ClusterBackupStatus, ClusterPhase, DynomiteClusterStatus, FindingStatus, NodeStatus,
+    PlanStatus, RackStatus, ScheduleStatus, TokenStatus, WarmUpStatus,
 };
 pub use volume::{Retention, StorageMedium, StorageSpec};
 

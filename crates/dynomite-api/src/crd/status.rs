@@ -42,9 +42,44 @@ pub struct DynomiteClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["token"]))]
     pub tokens: Vec<TokenStatus>,
+    /// Backups of the cluster, where its spec has stores for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<ClusterBackupStatus>,
     /// What the operator does next, and what it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<PlanStatus>,
+}
+
+/// Backups of a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterBackupStatus {
+    /// The DynomiteBackup that was completed last.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_completed: String,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_completed_at: Option<Time>,
+    /// The schedules.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub schedules: Vec<ScheduleStatus>,
+}
+
+/// One schedule of backups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleStatus {
+    /// Its name.
+    pub name: String,
+    /// Its last time that was heeded; at first, when the operator first saw it.
+    pub last: Time,
+    /// Its next time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Time>,
+    /// What is wrong with it; empty when nothing is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// The state of a cluster in one word.

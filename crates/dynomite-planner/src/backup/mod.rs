@@ -16,9 +16,13 @@
 //! orders the same, and two operators cannot order different things.
 
 mod end;
+mod health;
+mod retention;
+mod schedule;
 mod token;
+mod trigger;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dynomite_api::Token;
 use dynomite_api::annotations::BACKUP_FINALIZER;
@@ -41,6 +45,11 @@ use crate::steps::Step;
 
 use end::finish;
 pub(crate) use end::{clean, deletion};
+pub(crate) use health::{cluster_status, health};
+pub(crate) use retention::{retain, wanted};
+pub(crate) use trigger::triggers;
+
+pub use schedule::{Due, due};
 
 /// What backups are decided from.
 pub(crate) struct View<'a> {
@@ -63,7 +72,11 @@ pub(crate) struct Busy {
 
 /// The backups of a ring, oldest first.
 pub(crate) fn in_order(observed: &Observed) -> Vec<&DynomiteBackup> {
-    let mut backups: Vec<&DynomiteBackup> = observed.backups.values().collect();
+    sorted(&observed.backups)
+}
+
+fn sorted(backups: &BTreeMap<String, DynomiteBackup>) -> Vec<&DynomiteBackup> {
+    let mut backups: Vec<&DynomiteBackup> = backups.values().collect();
     backups.sort_by_key(|backup| {
         let meta = &backup.metadata;
         let made = meta.creation_timestamp.as_ref().map(|time| time.0);
@@ -94,8 +107,10 @@ pub(crate) fn is_unsettled(backup: &DynomiteBackup) -> bool {
 
 /// Whether anything is left to do for one of a cluster's backups, so that the
 /// Secrets of its stores are needed.
-pub fn backups_need_stores<'a>(backups: impl IntoIterator<Item = &'a DynomiteBackup>) -> bool {
-    backups.into_iter().any(is_unsettled)
+pub fn backups_need_stores(cluster: &Cluster, backups: &BTreeMap<String, DynomiteBackup>) -> bool {
+    let spec = cluster.spec.backup.as_ref();
+    let retention = spec.and_then(|spec| spec.retention.as_ref());
+    backups.values().any(is_unsettled) || !wanted(retention, &sorted(backups)).is_empty()
 }
 
 /// The snapshot that a node is to take, by what the statuses of backups say.

@@ -10,18 +10,20 @@ use dynomite_api::contract::{
     DIR_DATA, DIR_RUN, DIR_TLS, FILE_ENGINE_CONF, FILE_LAUNCHER, FILE_STORE_CONF, PATH_LIVE,
     PATH_READY, PATH_STARTUP, PORT_CLIENT, PORT_PEER, PORT_PLAIN, PORT_SECURE, env,
 };
-use dynomite_api::crd::RackSpec;
+use dynomite_api::crd::{BackupStore, RackSpec};
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
-    HTTPGetAction, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext,
-    PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-    SecurityContext, Toleration, Volume, VolumeMount, WeightedPodAffinityTerm,
+    HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodAffinityTerm,
+    PodAntiAffinity, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{Images, Pairs, selector};
+use crate::bucket::DIR_BACKUPS;
 use crate::cluster::{CLAIM, Cluster, Rack};
 use crate::compare;
 use crate::settings;
@@ -109,6 +111,7 @@ fn spec(cluster: &Cluster, rack: &Rack, images: &Images) -> PodSpec {
         volumes: Some(volumes(cluster)),
         security_context: Some(pod_security(cluster)),
         automount_service_account_token: Some(false),
+        service_account_name: identity_of(cluster),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(pod.termination_grace_period_seconds),
         node_selector: Some(node_selector(rack, declared)).filter(|s| !s.is_empty()),
@@ -119,6 +122,12 @@ fn spec(cluster: &Cluster, rack: &Rack, images: &Images) -> PodSpec {
         topology_spread_constraints: some(&pod.topology_spread_constraints),
         ..PodSpec::default()
     }
+}
+
+/// The account by which a cloud knows the pods, if they need one for backups.
+fn identity_of(cluster: &Cluster) -> Option<String> {
+    let backup = cluster.spec.backup.as_ref()?;
+    backup.service_account_name.clone()
 }
 
 fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
@@ -230,16 +239,41 @@ fn sidecar(cluster: &Cluster, images: &Images) -> Container {
             "32Mi",
         )),
         security_context: Some(security()),
-        volume_mounts: Some(vec![
-            mount(RUN, DIR_RUN),
-            mount(CLAIM, DIR_DATA),
-            VolumeMount {
-                read_only: Some(true),
-                ..mount(TLS, DIR_TLS)
-            },
-        ]),
+        volume_mounts: Some(sidecar_mounts(cluster)),
         ..Container::default()
     }
+}
+
+fn sidecar_mounts(cluster: &Cluster) -> Vec<VolumeMount> {
+    let mut mounts = vec![
+        mount(RUN, DIR_RUN),
+        mount(CLAIM, DIR_DATA),
+        VolumeMount {
+            read_only: Some(true),
+            ..mount(TLS, DIR_TLS)
+        },
+    ];
+    let local = local_stores(cluster);
+    mounts.extend(local.map(|(store, _)| {
+        mount(
+            &backup_volume(store),
+            &format!("{DIR_BACKUPS}/{}", store.name),
+        )
+    }));
+    mounts
+}
+
+/// The stores of backups that are volumes, each with its claim.
+fn local_stores(cluster: &Cluster) -> impl Iterator<Item = (&BackupStore, &str)> {
+    let backup = cluster.spec.backup.iter();
+    let stores = backup.flat_map(|backup| &backup.stores);
+    stores.filter_map(|store| Some((store, store.local.as_ref()?.claim_name.as_str())))
+}
+
+fn backup_volume(store: &BackupStore) -> String {
+    // Names of volumes end at 63 characters, those of stores too.
+    let name: String = store.name.chars().take(48).collect();
+    format!("backups-{}", name.trim_end_matches('-'))
 }
 
 fn store(cluster: &Cluster) -> Container {
@@ -395,5 +429,13 @@ fn volumes(cluster: &Cluster) -> Vec<Volume> {
             ..Volume::default()
         });
     }
+    list.extend(local_stores(cluster).map(|(store, claim)| Volume {
+        name: backup_volume(store),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.to_owned(),
+            ..PersistentVolumeClaimVolumeSource::default()
+        }),
+        ..Volume::default()
+    }));
     list
 }

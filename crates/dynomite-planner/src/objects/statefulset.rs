@@ -194,6 +194,43 @@ mod tests {
         serde_json::to_value(set).expect("it serialises")
     }
 
+    #[test]
+    fn pods_mount_local_stores_and_get_the_account_of_backups() {
+        let mut world = World::new(resource(3, 2));
+        world.edit(|spec| {
+            spec.backup = serde_json::from_value(json!({
+                "stores": [
+                    {"name": "nas", "local": {"claimName": "backups", "path": "dynomite"}},
+                    {"name": "s3", "s3": {"bucket": "backups"}},
+                ],
+                "serviceAccountName": "ring-backups",
+            }))
+            .expect("a spec");
+        });
+        let pod = &rendered(&world)["spec"]["template"]["spec"];
+        assert_eq!(pod["serviceAccountName"], "ring-backups");
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        let volumes = pod["volumes"].as_array().expect("volumes");
+        let claims = volumes
+            .iter()
+            .filter(|v| v["persistentVolumeClaim"]["claimName"] == "backups");
+        assert_eq!(claims.count(), 1);
+        let mounts = &pod["initContainers"][0]["volumeMounts"];
+        let mounts = mounts.as_array().expect("mounts");
+        assert!(
+            mounts
+                .iter()
+                .any(|mount| mount["mountPath"] == "/backups/nas")
+        );
+        assert_eq!(
+            pod["containers"][0]["volumeMounts"]
+                .as_array()
+                .expect("mounts")
+                .len(),
+            2
+        );
+    }
+
     /// Whatever changes here restarts every node of every ring when the operator
     /// is upgraded. To accept it, run with `UPDATE_GOLDEN=1`, and say so in the notes.
     #[test]

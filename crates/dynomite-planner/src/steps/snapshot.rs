@@ -25,8 +25,10 @@ pub(super) fn snapshot(pass: &Pass<'_>) -> Step {
         now: pass.now,
         moving: pass.is_moving(),
     };
+    backup::triggers(&view, &mut step);
     let mut busy = Busy::default();
-    for backup in backup::in_order(pass.observed) {
+    let all = backup::in_order(pass.observed);
+    for backup in all.iter().copied() {
         if !backup::is_unsettled(backup) {
             continue;
         }
@@ -39,8 +41,28 @@ pub(super) fn snapshot(pass: &Pass<'_>) -> Step {
         }
         go_on(&view, backup, &mut busy, &mut step);
     }
+    retain(&view, &all, &mut step);
     super::configure::orders(pass, &mut step);
     step
+}
+
+/// Runs retention for the newest backup of each store, once.
+fn retain(view: &View<'_>, all: &[&DynomiteBackup], step: &mut Step) {
+    let spec = view.cluster.spec.backup.as_ref();
+    let retention = spec.and_then(|spec| spec.retention.as_ref());
+    for backup in backup::wanted(retention, all) {
+        let status = backup::retain(view, backup, all, step);
+        if status.retention_done {
+            let write = Action::WriteBackup {
+                name: backup.metadata.name.clone().unwrap_or_default(),
+                uid: backup.metadata.uid.clone().unwrap_or_default(),
+                status: Box::new(status),
+            };
+            step.act(write, "retention is done for this backup");
+        } else if let Ok(look) = view.now.checked_add(LOOK) {
+            step.wake(look);
+        }
+    }
 }
 
 fn go_on(view: &View<'_>, backup: &DynomiteBackup, busy: &mut Busy, step: &mut Step) {

@@ -395,6 +395,137 @@ fn an_operator_that_begins_anew_orders_the_same() {
     assert_eq!(status.phase, Some(BackupPhase::Completed));
 }
 
+fn annotate(world: &mut World, value: &str) {
+    let annotations = world.resource.metadata.annotations.get_or_insert_default();
+    annotations.insert("dynomite.io/backup".to_owned(), value.to_owned());
+}
+
+fn told(world: &mut World) -> Vec<String> {
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        let plan = world.pass();
+        let events = plan.actions.iter().map(|planned| planned.action.target());
+        told.extend(events.filter(|target| target.starts_with("Event ")));
+    }
+    told
+}
+
+#[test]
+fn an_annotation_asked_twice_makes_one_backup_and_is_taken_off() {
+    let mut world = with_backups(3, 1);
+    for _ in 0..2 {
+        annotate(&mut world, "before-upgrade");
+        assert!(told(&mut world).contains(&"Event BackupRequested".to_owned()));
+        let left = world.resource.metadata.annotations.clone();
+        assert!(left.unwrap_or_default().is_empty());
+        assert_eq!(world.observed.backups.len(), 1);
+    }
+    assert_eq!(
+        said(&world, "before-upgrade").phase,
+        Some(BackupPhase::Completed)
+    );
+    annotate(&mut world, "Before Upgrade");
+    assert_eq!(told(&mut world), ["Event BackupRefused"]);
+    assert_eq!(world.observed.backups.len(), 1);
+}
+
+#[test]
+fn a_schedule_makes_one_backup_for_each_time_also_when_it_was_deleted() {
+    let mut world = with_backups(3, 1);
+    world.edit(|spec| {
+        let schedules = json!([{"name": "often", "cron": "*/30 * * * *", "timeZone": "UTC"}]);
+        let backup = spec.backup.as_mut().expect("there is one");
+        backup.schedules = serde_json::from_value(schedules).expect("schedules");
+    });
+    world.settle();
+    assert!(
+        world.observed.backups.is_empty(),
+        "only times after it was made count"
+    );
+    let healthy = |world: &World| {
+        let status = world.resource.status.clone().expect("it has one");
+        let found = status
+            .conditions
+            .into_iter()
+            .find(|c| c.type_ == "BackupHealthy");
+        found.expect("there are stores").status
+    };
+    assert_eq!(healthy(&world), "Unknown");
+    let half_an_hour = jiff::SignedDuration::from_mins(30);
+    for count in 1..=2 {
+        world.now = world.now.checked_add(half_an_hour).expect("in range");
+        told(&mut world);
+        assert_eq!(world.observed.backups.len(), count);
+    }
+    assert_eq!(healthy(&world), "True");
+    let name = world
+        .observed
+        .backups
+        .keys()
+        .next_back()
+        .expect("two")
+        .clone();
+    assert!(name.starts_with("ring-often-2026"), "{name}");
+    world.observed.backups.clear();
+    told(&mut world);
+    assert!(world.observed.backups.is_empty(), "it is not taken again");
+}
+
+#[test]
+fn retention_deletes_the_oldest_with_their_objects_and_never_the_last_or_a_kept_one() {
+    let mut world = with_backups(3, 1);
+    world.edit(|spec| {
+        let backup = spec.backup.as_mut().expect("there is one");
+        backup.retention = serde_json::from_value(json!({"count": 2})).expect("rules");
+    });
+    world.settle();
+    for name in ["b0", "b1", "b2", "b3", "b4"] {
+        ask_for(&mut world, name);
+        let backup = world.observed.backups.get_mut(name).expect("it is there");
+        backup.spec.keep = name == "b1";
+        told(&mut world);
+    }
+    let names: Vec<&String> = world.observed.backups.keys().collect();
+    assert_eq!(names, ["b1", "b3", "b4"]);
+    let manifests = world
+        .storage
+        .objects
+        .keys()
+        .filter(|key| key.ends_with("manifest.json"));
+    assert_eq!(manifests.count(), 3);
+    assert_eq!(world.storage.objects.len(), 6);
+    world.settle();
+    assert!(world.plan().actions.is_empty());
+}
+
+#[test]
+fn retention_deletes_nothing_while_the_newest_backup_is_bad() {
+    let mut world = with_backups(3, 1);
+    ask_for(&mut world, "good");
+    until_ended(&mut world, "good");
+    world.edit(|spec| {
+        let backup = spec.backup.as_mut().expect("there is one");
+        backup.retention = serde_json::from_value(json!({"count": 1})).expect("rules");
+    });
+    // The newest one by its time: of another operator, and its objects are gone.
+    let directory = said(&world, "good").directory;
+    let id = said(&world, "good").id;
+    let manifest = world.storage.objects[&format!("{directory}manifest.json")].clone();
+    let newer = id.replace("2026", "2027");
+    let key = format!("{}manifest.json", directory.replace(&id, &newer));
+    world
+        .storage
+        .objects
+        .insert(key, manifest.replace(&id, &newer));
+    ask_for(&mut world, "next");
+    let told = told(&mut world);
+    assert!(
+        told.contains(&"Event RetentionWaits".to_owned()),
+        "{told:?}"
+    );
+    assert_eq!(world.observed.backups.len(), 2);
+}
+
 #[test]
 fn sizes_are_for_people() {
     for (bytes, text) in [

@@ -6,6 +6,7 @@ use dynomite_api::annotations::BACKUP_FINALIZER;
 use dynomite_api::contract::{
     BucketAction, BucketAnswer, ObjectFacts, SnapshotOrder, SnapshotReport, SnapshotState,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::bucket::{Asked, question};
@@ -56,6 +57,17 @@ pub(crate) fn act(world: &mut World, action: &Action) {
                 backup.status = Some(*status.clone());
             }
         }
+        Action::MakeBackup(made) => {
+            let name = made.metadata.name.clone().expect("it has one");
+            let mut made = made.clone();
+            made.metadata.uid = Some(format!("uid-{name}"));
+            made.metadata.creation_timestamp = Some(Time(world.now));
+            world.observed.backups.entry(name).or_insert(*made);
+        }
+        Action::TakeAnnotation { annotation, .. } => {
+            let annotations = world.resource.metadata.annotations.as_mut();
+            annotations.expect("there are some").remove(*annotation);
+        }
         Action::SetBackupFinalizer { name, present, .. } => {
             let Some(backup) = world.observed.backups.get_mut(name) else {
                 return;
@@ -89,7 +101,7 @@ fn answer(storage: &mut Storage, action: &BucketAction) -> BucketAnswer {
             let keys = storage.objects.keys().filter(|key| key.starts_with(under));
             let objects = keys.map(|key| ObjectFacts {
                 key: key.clone(),
-                bytes: 1,
+                bytes: 400,
                 modified: jiff::Timestamp::UNIX_EPOCH,
             });
             BucketAnswer::Listed {
@@ -101,6 +113,10 @@ fn answer(storage: &mut Storage, action: &BucketAction) -> BucketAnswer {
             storage.objects.insert(key.clone(), text.clone());
             BucketAnswer::Done
         }
+        BucketAction::Get { key } => match storage.objects.get(key) {
+            Some(text) => BucketAnswer::Text { text: text.clone() },
+            None => BucketAnswer::Missing,
+        },
         BucketAction::Delete { keys } => {
             for key in keys {
                 storage.objects.remove(key);
