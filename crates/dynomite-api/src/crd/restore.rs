@@ -312,8 +312,9 @@ pub struct RestoreNodeStatus {
     pub node: String,
     /// The UID of its pod.
     pub pod_uid: String,
-    /// Since when its data was proven.
-    pub proof_since: Time,
+    /// Since when its data was proven, as the node itself writes it: times of
+    /// resources have whole seconds only, and no two proofs may look alike.
+    pub proof_since: String,
 }
 
 fn default_base() -> String {

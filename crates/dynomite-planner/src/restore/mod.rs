@@ -402,7 +402,7 @@ fn proof_now(node: &Node<'_>) -> Option<RestoreNodeStatus> {
     Some(RestoreNodeStatus {
         node: node.name.clone(),
         pod_uid: node.pod_uid().to_owned(),
-        proof_since: Time(report.proof.since?),
+        proof_since: report.proof.since?.to_string(),
     })
 }
 

@@ -20,7 +20,9 @@ pub(crate) fn act(world: &mut World, action: &Action) {
             if let Some(restore) = world.observed.restores.get_mut(name)
                 && restore.metadata.uid.as_ref() == Some(uid)
             {
-                restore.status = Some(*status.clone());
+                // As the API server keeps it: times lose what is below a second.
+                let kept = serde_json::to_value(status).expect("serialises");
+                restore.status = serde_json::from_value(kept).expect("reads");
             }
         }
         Action::MakeRestore(made) => {
@@ -148,6 +150,7 @@ fn asked(racks: usize, nodes: u32) -> World {
     let stores = json!({"stores": [{"name": "main", "s3": {"bucket": "backups"}}]});
     resource.spec.backup = serde_json::from_value(stores).expect("stores");
     let mut world = World::new(resource);
+    world.now = world.now + jiff::SignedDuration::from_millis(437);
     world.settle();
     for life in world.lives.values_mut() {
         life.data = "old".to_owned();
