@@ -18,7 +18,7 @@ const LIMIT_MIB: usize = 512;
 /// The file that fills one, in a node's data directory.
 const FILLER: &str = "data/filler";
 
-/// A StorageClass of small disks on the embedded cluster's nodes.
+/// A `StorageClass` of small disks on the embedded cluster's nodes.
 #[derive(Debug)]
 pub struct SmallDisks {
     cluster: Cluster,

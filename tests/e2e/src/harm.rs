@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{run, variable};
+use crate::wait_for;
 
 /// What a store's process may be called.
 pub const STORE: &[&str] = &["redis-server", "valkey-server"];
@@ -35,6 +37,22 @@ pub fn signal(pod_uid: &str, names: &[&str], signal: &str) -> Result<()> {
         ensure!(output.success || gone, "kill {pid}: {}", output.stderr);
     }
     Ok(())
+}
+
+/// Kills them, and waits until others have taken their place: that may be so soon that
+/// the endpoints never show it.
+pub fn kill_and_see_others(pod_uid: &str, names: &[&str], limit: Duration) -> Result<()> {
+    let old = processes(pod_uid, names)?;
+    kill(pod_uid, names)?;
+    wait_for(&format!("others in the place of {names:?}"), limit, || {
+        let now = processes(pod_uid, names)?;
+        let others = !now.is_empty() && now.iter().all(|pid| !old.contains(pid));
+        Ok(if others {
+            Ok(())
+        } else {
+            Err(format!("{now:?}"))
+        })
+    })
 }
 
 /// Process ids, on this machine, of a pod's processes.

@@ -418,18 +418,7 @@ fn setting_with_a_typo_is_told_and_costs_nothing() -> Result<()> {
     // What would roll every pod, with another typo: of the engine this time, which the operator knows.
     ring.patch(&json!({"spec": {"dynomite": {"settings": {"max_mgs": "300000"}}}}))?;
     ring.wait_unready("SettingRefused", "max_mgs", REPAIRED_WITHIN)?;
-    let old = harm::processes(&before[victim], STORE)?;
-    harm::kill(&before[victim], STORE)?;
-    // It is back so soon that the endpoints may never show it.
-    wait_for("another store", REPAIRED_WITHIN, || {
-        let now = harm::processes(&before[victim], STORE)?;
-        let other = !now.is_empty() && now.iter().all(|pid| !old.contains(pid));
-        Ok(if other {
-            Ok(())
-        } else {
-            Err(format!("{now:?}"))
-        })
-    })?;
+    harm::kill_and_see_others(&before[victim], STORE, REPAIRED_WITHIN)?;
     ring.wait_endpoint(victim, true, Duration::from_mins(1))?;
     assert_eq!(ring.endpoints(&ring.name)?.len(), 6);
     assert_eq!(ring.pod_uids()?, before, "nobody was rolled into it");

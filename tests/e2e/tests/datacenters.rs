@@ -108,18 +108,7 @@ fn two_datacenters_replicate_and_never_copy_from_afar() -> Result<()> {
     // volume: what it missed while it was cut off must not appear.
     let before = keys(&near, FAR, "alone")?;
     let uid = far.pod_uids()?[FAR].clone();
-    let old = harm::processes(&uid, STORE)?;
-    harm::kill(&uid, STORE)?;
-    // It is back so soon that the endpoints may never show it.
-    wait_for("another store", REPLICATED_WITHIN, || {
-        let now = harm::processes(&uid, STORE)?;
-        let other = !now.is_empty() && now.iter().all(|pid| !old.contains(pid));
-        Ok(if other {
-            Ok(())
-        } else {
-            Err(format!("{now:?}"))
-        })
-    })?;
+    harm::kill_and_see_others(&uid, STORE, REPLICATED_WITHIN)?;
     far.wait_ready()?;
     far.wait_endpoint(FAR, true, Duration::from_mins(1))?;
     assert_eq!(keys(&near, FAR, "alone")?, before, "it copied from afar");

@@ -101,6 +101,19 @@ fn with_the_plain_manifest(cluster: &Cluster, namespace: &Namespace) -> Result<(
     let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
     let applied = cluster.try_kubectl(&apply, Some(&text))?;
     ensure!(applied.success, "kubectl apply: {}", applied.stderr);
+    let served = serve_the_smallest_example(cluster, namespace);
+    // The namespace stays: the next release is installed into it.
+    let rest: Vec<&str> = text
+        .split("---\n")
+        .filter(|document| !document.contains("\nkind: Namespace\n"))
+        .collect();
+    let delete = ["delete", "--timeout=60s", "-f", "-"];
+    let deleted = cluster.try_kubectl(&delete, Some(&rest.join("---\n")))?;
+    ensure!(deleted.success, "kubectl delete: {}", deleted.stderr);
+    served
+}
+
+fn serve_the_smallest_example(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
     let rollout = ["rollout", "status", "-n", NAMESPACE, PLAIN, "--timeout=60s"];
     cluster.kubectl(&rollout)?;
     let single = Ring::example(cluster, namespace, "one-rack.yaml")?;
@@ -117,8 +130,7 @@ fn with_the_plain_manifest(cluster: &Cluster, namespace: &Namespace) -> Result<(
         synced.starts_with('1') || synced.contains("ERR"),
         "{synced}"
     );
-    harm::kill(&uid, harm::STORE)?;
-    single.wait_endpoint(pod, false, Duration::from_secs(10))?;
+    harm::kill_and_see_others(&uid, harm::STORE, Duration::from_secs(30))?;
     single.wait_endpoint(pod, true, Duration::from_mins(1))?;
     assert_eq!(single.redis_cli(pod, &["dbsize"])?, keys);
     cluster.kubectl(&[
@@ -129,13 +141,5 @@ fn with_the_plain_manifest(cluster: &Cluster, namespace: &Namespace) -> Result<(
         &namespace.name,
         "--timeout=60s",
     ])?;
-    // The namespace stays: the next release is installed into it.
-    let rest: Vec<&str> = text
-        .split("---\n")
-        .filter(|document| !document.contains("\nkind: Namespace\n"))
-        .collect();
-    let delete = ["delete", "--timeout=60s", "-f", "-"];
-    let deleted = cluster.try_kubectl(&delete, Some(&rest.join("---\n")))?;
-    ensure!(deleted.success, "kubectl delete: {}", deleted.stderr);
     Ok(())
 }

@@ -422,7 +422,10 @@ fn environment(
         ("DYNOMITE_E2E_HELM", cluster::helm(stages)?.into()),
         ("DYNOMITE_E2E_PROMLINT", cluster::promlint(stages)?.into()),
         ("DYNOMITE_E2E_OPERATOR_IMAGE", image::OURS.into()),
-        ("DYNOMITE_E2E_OPERATOR_ARCHIVE", image::archive("dynomite-operator").into()),
+        (
+            "DYNOMITE_E2E_OPERATOR_ARCHIVE",
+            image::archive("dynomite-operator").into(),
+        ),
         ("DYNOMITE_E2E_ENGINE_IMAGE", engine.into()),
         ("DYNOMITE_E2E_STORE_IMAGE", store.into()),
         ("DYNOMITE_E2E_XTASK", workspace::xtask()?.into()),

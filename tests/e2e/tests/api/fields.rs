@@ -16,12 +16,34 @@ const EXAMPLES: [&str; 2] = [
 const ONE_VALUE: &[&str] = &[
     // Memcached and others have their place in the interface.
     "spec.store.kind",
+    // It is true or absent.
+    "spec.bootstrap.restoreFrom.from.latest",
     // Seconds are allowed with one effect only.
     "spec.racks[].tolerations[].effect",
     // Kubernetes knows one field of a node to match.
     "spec.pod.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[].preference.matchFields[].key",
     "spec.pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[].matchFields[].key",
 ];
+
+/// Where exactly one of several fields may be: the examples have the first of
+/// them, and these take its place, each with its two values.
+const ONE_OF: &str = "/spec/bootstrap/restoreFrom/from";
+
+fn instead() -> Vec<[Value; 2]> {
+    vec![
+        [json!({"backup": "blue"}), json!({"backup": "green"})],
+        [json!({"latest": true}), json!({"latest": true})],
+        [
+            json!({"asOf": "2026-11-20T00:00:00Z"}),
+            json!({"asOf": "2026-11-21T00:00:00Z"}),
+        ],
+        [json!({"file": "blue.rdb"}), json!({"file": "green.rdb"})],
+        [
+            json!({"manager": {"base": "blue", "date": "2026-11-20", "datacenter": "blue", "rack": "blue"}}),
+            json!({"manager": {"base": "green", "date": "2026-11-21", "datacenter": "green", "rack": "green"}}),
+        ],
+    ]
+}
 
 /// The paths of a schema's leaves; elements of a list are `[]`, values of a map are not looked into.
 fn leaves(schema: &Value, path: &str, into: &mut BTreeSet<String>) {
@@ -84,9 +106,34 @@ fn impossible(value: &Value) -> Value {
     }
 }
 
-fn examples() -> Result<Vec<Value>> {
-    let parse = |text| serde_yaml::from_str(text).context("an example");
-    EXAMPLES.into_iter().map(parse).collect()
+/// Of each example all forms: itself, and with the others of [`ONE_OF`].
+fn examples() -> Result<[Vec<Value>; 2]> {
+    let mut all = [Vec::new(), Vec::new()];
+    for (side, text) in EXAMPLES.into_iter().enumerate() {
+        let example: Value = serde_yaml::from_str(text).context("an example")?;
+        all[side].push(example.clone());
+        for other in instead() {
+            let mut form = example.clone();
+            let place = form.pointer_mut(ONE_OF).context("the example has it")?;
+            *place = other[side].clone();
+            all[side].push(form);
+        }
+    }
+    Ok(all)
+}
+
+/// The values of all forms at each of the leaves, with the form and the pointer to the first of them.
+fn found<'a>(
+    forms: &'a [Value],
+    paths: &BTreeSet<String>,
+) -> BTreeMap<String, (&'a Value, String, Vec<&'a Value>)> {
+    let mut all = BTreeMap::new();
+    for form in forms {
+        for (path, (pointer, values)) in values(form, paths) {
+            all.entry(path).or_insert((form, pointer, values));
+        }
+    }
+    all
 }
 
 fn schema(cluster: &Cluster) -> Result<Value> {
@@ -103,7 +150,7 @@ fn every_field_has_two_values_that_are_accepted() -> Result<()> {
     leaves(&schema(&cluster)?, "spec", &mut paths);
     ensure!(paths.len() > 50, "the schema has {} leaves", paths.len());
     let examples = examples()?;
-    for example in &examples {
+    for example in examples.iter().flatten() {
         let refused = super::refusal(&cluster, &namespace.name, example)?;
         ensure!(
             refused.is_none(),
@@ -111,11 +158,11 @@ fn every_field_has_two_values_that_are_accepted() -> Result<()> {
             refused.unwrap_or_default()
         );
     }
-    let [one, other] = [&examples[0], &examples[1]].map(|example| values(example, &paths));
+    let [one, other] = [&examples[0], &examples[1]].map(|forms| found(forms, &paths));
     let mut wrong = Vec::new();
     for path in &paths {
         match (one.get(path), other.get(path)) {
-            (Some((_, one)), Some((_, other))) => {
+            (Some((_, _, one)), Some((_, _, other))) => {
                 let alone = ONE_VALUE.contains(&path.as_str());
                 if one == other && !alone {
                     wrong.push(format!("{path} has the same value in both examples"));
@@ -134,11 +181,11 @@ fn every_field_refuses_what_it_cannot_be() -> Result<()> {
     let namespace = Namespace::create(&cluster, "e2e-api-impossible")?;
     let mut paths = BTreeSet::new();
     leaves(&schema(&cluster)?, "spec", &mut paths);
-    let example = examples()?.swap_remove(0);
+    let [forms, _] = examples()?;
     let mut items = Vec::new();
     let mut names = Vec::new();
-    for (path, (pointer, found)) in values(&example, &paths) {
-        let mut document = example.clone();
+    for (path, (form, pointer, found)) in found(&forms, &paths) {
+        let mut document = form.clone();
         let name = format!("impossible-{}", names.len());
         document["metadata"]["name"] = json!(name);
         let place = document.pointer_mut(&pointer);
