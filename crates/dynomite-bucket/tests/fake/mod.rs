@@ -294,7 +294,7 @@ async fn object(
                 content[middle] ^= 1;
             }
             if inside.forgetful {
-                content.clear();
+                content = Vec::new();
             }
             let Some(parts) = inside.uploads.get_mut(&upload) else {
                 return failure(404, "NoSuchUpload");
