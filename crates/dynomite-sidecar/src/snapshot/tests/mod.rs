@@ -135,6 +135,22 @@ async fn a_store_that_dies_in_the_middle_makes_no_backup() {
 }
 
 #[tokio::test]
+async fn a_file_of_yesterday_is_no_snapshot_of_today() {
+    let Some(mut bench) = Bench::start().await else {
+        return;
+    };
+    // The store works in a directory that is gone, and another has its name.
+    let directory = bench.site().data_dir.join("store");
+    std::fs::remove_dir_all(&directory).expect("can be removed");
+    std::fs::create_dir(&directory).expect("can be made");
+    std::fs::write(directory.join("dump.rdb"), b"of yesterday").expect("can be written");
+    bench.order(|order| order.source = SnapshotSource::File);
+    let state = bench.ended().await;
+    assert_eq!(failure(&state), ("SaveFailed", true), "{state:?}");
+    bench.nothing_is_left().await;
+}
+
+#[tokio::test]
 async fn an_order_that_is_gone_removes_what_it_has_stored() {
     let Some(mut bench) = Bench::start().await else {
         return;
