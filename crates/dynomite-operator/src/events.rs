@@ -429,6 +429,14 @@ mod tests {
                 let reason = text[at..].split("reason: \"").nth(1);
                 found.extend(reason.and_then(|rest| rest.split('"').next().map(str::to_owned)));
             }
+            // Where kind, reason and message are chosen together.
+            for kind in ["EventKind::Normal,", "EventKind::Warning,"] {
+                for (at, _) in text.match_indices(kind) {
+                    let rest = text[at + kind.len()..].trim_start().strip_prefix('"');
+                    let reason = rest.and_then(|rest| rest.split('"').next());
+                    found.extend(reason.map(str::to_owned));
+                }
+            }
         }
         found
     }

@@ -34,6 +34,8 @@ pub struct Metrics {
     headroom: Family<ClusterLabels, Gauge>,
     warming_up: Family<ClusterLabels, Gauge>,
     behind: Family<ClusterLabels, Gauge>,
+    backup_healthy: Family<ClusterLabels, Gauge>,
+    backup_completed: Family<ClusterLabels, Gauge>,
     findings: Family<FindingLabels, Gauge>,
     copied: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     lag: Family<NodeLabels, Gauge>,
@@ -128,6 +130,8 @@ impl Default for Metrics {
             headroom: Family::default(),
             warming_up: Family::default(),
             behind: Family::default(),
+            backup_healthy: Family::default(),
+            backup_completed: Family::default(),
             findings: Family::default(),
             copied: Family::default(),
             lag: Family::default(),
@@ -197,6 +201,16 @@ impl Metrics {
             "nodes_behind",
             "Nodes that have missed writes which a replica has",
             self.behind.clone(),
+        );
+        of_cluster.register(
+            "backup_healthy",
+            "Whether the backup that ended last is good",
+            self.backup_healthy.clone(),
+        );
+        of_cluster.register(
+            "backup_last_completed_seconds",
+            "When the last backup was completed, Unix time; 0 before the first",
+            self.backup_completed.clone(),
         );
         of_cluster.register(
             "findings",
@@ -292,6 +306,20 @@ impl Metrics {
         set(&self.warming_up, count(copies));
         let is_behind = |node: &&NodeStatus| node.findings.iter().any(|f| f.reason == BEHIND);
         set(&self.behind, count(nodes().filter(is_behind).count()));
+        if let Some(backup) = &status.backup {
+            let last = backup.last_completed_at.as_ref();
+            set(
+                &self.backup_healthy,
+                i64::from(is(ConditionType::BackupHealthy)),
+            );
+            set(
+                &self.backup_completed,
+                last.map_or(0, |at| at.0.as_second()),
+            );
+        } else {
+            self.backup_healthy.remove(&labels);
+            self.backup_completed.remove(&labels);
+        }
         self.show_passing(key, status);
     }
 
@@ -353,6 +381,8 @@ impl Metrics {
             &self.headroom,
             &self.warming_up,
             &self.behind,
+            &self.backup_healthy,
+            &self.backup_completed,
         ] {
             family.remove(&labels);
         }
