@@ -1,0 +1,271 @@
+//! Backups into a real S3 server, and what comes back out of them.
+//!
+//! All tests share one ring and one server.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use dynomite_e2e::operator::NAMESPACE as OPERATOR;
+use dynomite_e2e::storage::{BUCKET, ENDPOINT, SECRET};
+use dynomite_e2e::{Cluster, Namespace, ObjectStorage, Operator, Ring, data, wait_for};
+use serde_json::{Value, json};
+
+const NAMESPACE: &str = "e2e-snapshots";
+/// How long a backup or a restore of little data may take.
+const DONE_WITHIN: Duration = Duration::from_mins(2);
+/// Keys of one kind that each filling writes, besides those of every type.
+const KEYS: usize = 500;
+
+struct Fixture {
+    cluster: Cluster,
+    namespace: Namespace,
+}
+
+impl Fixture {
+    /// Server and ring, made when they are asked for first.
+    fn get() -> Result<&'static Self> {
+        static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+        if let Some(fixture) = FIXTURE.get() {
+            return Ok(fixture);
+        }
+        let cluster = Cluster::from_env()?;
+        Operator::ensure(&cluster)?;
+        let namespace = Namespace::create(&cluster, NAMESPACE)?;
+        let fixture = FIXTURE.get_or_init(|| Self { cluster, namespace });
+        ObjectStorage::start(&fixture.cluster, &fixture.namespace)?;
+        Ok(fixture)
+    }
+
+    fn storage(&self) -> ObjectStorage<'_> {
+        ObjectStorage::of(&self.cluster, &self.namespace)
+    }
+
+    /// A ring that may be backed up, Ready. It differs from the example in `changes`.
+    fn ring(&self, name: &str, changes: &Value) -> Result<Ring<'_>> {
+        let ring = Ring::manifest(&self.cluster, &self.namespace, &manifest(name, changes)?)?;
+        ring.wait_ready()?;
+        Ok(ring)
+    }
+
+    fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["-n", NAMESPACE];
+        all.extend(args);
+        self.cluster.kubectl(&all)
+    }
+
+    /// Waits as a user would for the end of a backup or a restore.
+    fn completed(&self, kind: &str, name: &str) -> Result<Value> {
+        let what = format!("{kind}/{name}");
+        let limit = format!("--timeout={}s", DONE_WITHIN.as_secs());
+        let args = [
+            "-n",
+            NAMESPACE,
+            "wait",
+            "--for=condition=Completed",
+            &limit,
+            &what,
+        ];
+        let said = self.cluster.try_kubectl(&args, None)?;
+        let told = || self.kubectl(&["describe", kind, name]).unwrap_or_default();
+        ensure!(said.success, "{}\n{}", said.stderr, told());
+        self.cluster.json(&["-n", NAMESPACE, "get", kind, name])
+    }
+
+    fn backup(&self, name: &str) -> Result<Value> {
+        let object = json!({
+            "apiVersion": "dynomite.io/v1alpha1",
+            "kind": "DynomiteBackup",
+            "metadata": {"name": name},
+            "spec": {"cluster": "ring"},
+        });
+        self.cluster.apply(NAMESPACE, &object.to_string())?;
+        self.completed("dynb", name)
+    }
+
+    fn restore(&self, name: &str, from: &Value) -> Result<Value> {
+        let object = json!({
+            "apiVersion": "dynomite.io/v1alpha1",
+            "kind": "DynomiteRestore",
+            "metadata": {"name": name},
+            "spec": {"cluster": "ring", "from": from},
+        });
+        self.cluster.apply(NAMESPACE, &object.to_string())?;
+        self.completed("dynr", name)
+    }
+
+    /// Fills a ring through one of its nodes with what `seed` names.
+    fn fill(&self, ring: &Ring<'_>, seed: &str) -> Result<()> {
+        let pods = ring.pod_uids()?;
+        let pod = pods.keys().next().context("the ring has pods")?;
+        data::fill(&self.cluster, ring, pod, seed, KEYS)
+    }
+
+    /// What each token's nodes hold, by ordinal, once all racks hold the same.
+    fn level(&self, ring: &Ring<'_>) -> Result<Vec<String>> {
+        wait_for(
+            "all racks to hold the same",
+            Duration::from_secs(20),
+            || {
+                let all = data::digests(&self.cluster, ring)?;
+                let mut tokens = std::collections::BTreeMap::new();
+                for (pod, digest) in &all {
+                    let ordinal = pod.rsplit('-').next().unwrap_or_default();
+                    tokens.entry(ordinal).or_insert_with(Vec::new).push(digest);
+                }
+                let same = tokens.values().all(|of| of.iter().all(|d| *d == of[0]));
+                Ok(if same {
+                    Ok(tokens.values().map(|of| of[0].clone()).collect())
+                } else {
+                    Err(format!("{all:?}"))
+                })
+            },
+        )
+    }
+}
+
+fn manifest(name: &str, changes: &Value) -> Result<String> {
+    let root = dynomite_e2e::cluster::variable("DYNOMITE_E2E_ROOT")?;
+    let path = format!("{root}/deploy/examples/three-zones.yaml");
+    let text = std::fs::read_to_string(&path).context(path)?;
+    let mut ring: Value = serde_yaml::from_str(&text)?;
+    ring["metadata"]["name"] = name.into();
+    ring["spec"]["storage"]["retention"] = "Delete".into();
+    ring["spec"]["backup"] = json!({
+        "stores": [{
+            "name": "main",
+            "prefix": "team/backups",
+            "s3": {"bucket": BUCKET, "endpoint": ENDPOINT, "pathStyle": true},
+            "credentialsSecret": SECRET,
+        }],
+    });
+    for (field, value) in changes.as_object().into_iter().flatten() {
+        ring["spec"][field] = value.clone();
+    }
+    Ok(ring.to_string())
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+}
+
+/// Backups by object and by annotation are there, with a manifest that counts every key.
+#[test]
+fn a_backup_that_is_completed_lies_in_the_bucket() -> Result<()> {
+    let fixture = Fixture::get()?;
+    let ring = fixture.ring("ring", &json!({}))?;
+    fixture.fill(&ring, "first")?;
+    let held = fixture.level(&ring)?;
+    let keys: u64 = held
+        .iter()
+        .filter_map(|digest| digest.split(' ').next()?.parse::<u64>().ok())
+        .sum();
+    let backup = fixture.backup("first")?;
+    ensure!(
+        backup.pointer("/status/keys") == Some(&json!(keys)),
+        "{keys} keys: {backup}"
+    );
+    let directory = text(&backup, "/status/directory");
+    ensure!(
+        directory.starts_with("team/backups/e2e-snapshots/ring/"),
+        "{directory}"
+    );
+    let prefix = format!("{}/", directory.trim_end_matches('/'));
+    let objects = fixture.storage().keys(&prefix)?;
+    ensure!(
+        objects.len() == 3,
+        "a manifest and two snapshots: {objects:?}"
+    );
+    let manifest: Value =
+        serde_json::from_str(&fixture.storage().read(&format!("{prefix}manifest.json"))?)?;
+    ensure!(
+        manifest["snapshots"].as_array().map(Vec::len) == Some(2),
+        "{manifest}"
+    );
+
+    fixture.kubectl(&[
+        "annotate",
+        "dyn",
+        "ring",
+        "dynomite.io/backup=before-upgrade",
+    ])?;
+    wait_for(
+        "the annotation to be taken off",
+        Duration::from_secs(20),
+        || {
+            let ring = ring.get()?;
+            let there = ring["metadata"]["annotations"]["dynomite.io/backup"].is_string();
+            Ok(if there {
+                Err("still there".to_owned())
+            } else {
+                Ok(())
+            })
+        },
+    )?;
+    let made: Value = fixture.cluster.json(&["-n", NAMESPACE, "get", "dynb"])?;
+    let names: Vec<&str> = made["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|backup| text(backup, "/metadata/name"))
+        .filter(|name| name.contains("before-upgrade"))
+        .collect();
+    ensure!(names.len() == 1, "one backup was asked for: {names:?}");
+    fixture.completed("dynb", names[0])?;
+    fixture.storage().check_canary(OPERATOR)
+}
+
+/// A wrong deploy is taken back: what was written later is gone, what was deleted is there.
+#[test]
+fn a_ring_is_restored_in_place() -> Result<()> {
+    let fixture = Fixture::get()?;
+    let ring = fixture.ring("ring", &json!({}))?;
+    fixture.fill(&ring, "good")?;
+    let before = fixture.level(&ring)?;
+    fixture.backup("in-place")?;
+    fixture.fill(&ring, "wrong")?;
+    ensure!(fixture.level(&ring)? != before, "the ring has changed");
+    fixture.restore("take-back", &json!({"backup": "in-place"}))?;
+    ring.wait_ready()?;
+    ensure!(
+        fixture.level(&ring)? == before,
+        "the ring holds what it held then"
+    );
+    fixture.fill(&ring, "after")?;
+    ensure!(
+        fixture.level(&ring)? != before,
+        "the ring takes writes again"
+    );
+    Ok(())
+}
+
+/// All is lost, volumes included; a ring of another name and size begins with the backup.
+#[test]
+fn a_lost_ring_comes_back_under_another_name_and_size() -> Result<()> {
+    let fixture = Fixture::get()?;
+    let ring = fixture.ring("ring", &json!({}))?;
+    fixture.fill(&ring, "lost")?;
+    let keys = |held: &[String]| -> u64 {
+        let counts = held
+            .iter()
+            .filter_map(|d| d.split(' ').next()?.parse::<u64>().ok());
+        counts.sum()
+    };
+    let before = keys(&fixture.level(&ring)?);
+    fixture.backup("everything")?;
+    fixture.kubectl(&["delete", "dyn", "ring", "--timeout=120s"])?;
+    let bootstrap = json!({
+        "restoreFrom": {"from": {"id": "everything"}, "sourceCluster": {"name": "ring"}},
+    });
+    let again = fixture.ring("again", &json!({"nodesPerRack": 3, "bootstrap": bootstrap}))?;
+    let after = keys(&fixture.level(&again)?);
+    ensure!(
+        before == after,
+        "{before} keys were there, {after} came back"
+    );
+    fixture.kubectl(&["delete", "dyn", "again", "--timeout=120s"])?;
+    Ok(())
+}
