@@ -15,6 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{View, is_active, status_of};
 use crate::bucket::{Reply, ask, place};
 use crate::plan::{Action, EventKind, Kind};
+use crate::restore;
 use crate::steps::Step;
 
 /// How old what belongs to no backup must be: an upload may go on that nobody
@@ -71,6 +72,8 @@ pub(crate) fn retain(
         age: rules.age.as_deref().and_then(age),
     };
     let done = match place(view.cluster, view.observed, &status.store) {
+        // What is being read must stay; which backup that is may not be decided yet.
+        _ if restore::active(view.cluster, view.observed).is_some() => Err(NotYet),
         Ok(place) => go(view, backups, &place, policy, since, step),
         Err(_) => Err(NotYet),
     };

@@ -1,6 +1,6 @@
 //! Backups in the made-up world: tables of what goes well and what does not.
 
-use dynomite_api::crd::{BackupPhase, DynomiteBackup, DynomiteBackupStatus};
+use dynomite_api::crd::{BackupPhase, DynomiteBackup, DynomiteBackupStatus, DynomiteRestore};
 use dynomite_snapshot::manifest::Manifest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
@@ -524,6 +524,35 @@ fn retention_deletes_nothing_while_the_newest_backup_is_bad() {
         "{told:?}"
     );
     assert_eq!(world.observed.backups.len(), 2);
+}
+
+#[test]
+fn retention_waits_while_a_backup_is_restored() {
+    let mut world = with_backups(3, 1);
+    world.edit(|spec| {
+        let backup = spec.backup.as_mut().expect("there is one");
+        backup.retention = serde_json::from_value(json!({"count": 1})).expect("rules");
+    });
+    ask_for(&mut world, "old");
+    told(&mut world);
+    ask_for(&mut world, "new");
+    until_ended(&mut world, "new");
+    let restore = json!({
+        "apiVersion": "dynomite.io/v1alpha1", "kind": "DynomiteRestore",
+        "metadata": {"name": "back", "uid": "restore-uid"},
+        "spec": {"cluster": "ring", "from": {"backup": "nothing-of-that-name"}},
+    });
+    let restore: DynomiteRestore = serde_json::from_value(restore).expect("a restore");
+    for _ in 0..20 {
+        let again = restore.clone();
+        world.observed.restores.insert("back".to_owned(), again);
+        world.pass();
+    }
+    assert_eq!(world.observed.backups.len(), 2);
+    world.observed.restores.clear();
+    told(&mut world);
+    let left: Vec<&String> = world.observed.backups.keys().collect();
+    assert_eq!(left, ["new"]);
 }
 
 #[test]

@@ -123,10 +123,6 @@ fn answer(storage: &mut Storage, action: &BucketAction) -> BucketAnswer {
             }
             BucketAnswer::Done
         }
-        BucketAction::Get { key } => match storage.objects.get(key) {
-            Some(text) => BucketAnswer::Text { text: text.clone() },
-            None => BucketAnswer::Missing,
-        },
         other => panic!("nobody asks {other:?}"),
     }
 }
