@@ -31,7 +31,7 @@ const DIFFERS_WITHIN: Duration = Duration::from_secs(20);
 /// Within what time a change has gone through all six nodes.
 const ROLLED_WITHIN: Duration = Duration::from_mins(6);
 
-/// The StorageClass of the ring.
+/// The `StorageClass` of the ring.
 const CLASS: &str = "e2e-chaos";
 /// The size of its volumes.
 const DISK_MIB: usize = 96;

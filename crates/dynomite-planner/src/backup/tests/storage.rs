@@ -158,7 +158,7 @@ pub(crate) fn live(world: &mut World, name: &str) {
         None => SnapshotState::Done {
             entry: entry(
                 &order,
-                &life.desired.as_ref().expect("it has one").node.token.0,
+                life.desired.as_ref().expect("it has one").node.token.0,
                 name,
             ),
         },
@@ -195,7 +195,7 @@ fn directory(uid: &str, order: &SnapshotOrder) -> String {
     format!("{prefix}data/ring/{uid}/{}/", order.backup)
 }
 
-fn entry(order: &SnapshotOrder, token: &u32, node: &str) -> Value {
+fn entry(order: &SnapshotOrder, token: u32, node: &str) -> Value {
     let digest = "ab".repeat(32);
     json!({
         "token": token, "object": format!("{token}-{}.rdb.zst", order.attempt),
