@@ -32,7 +32,7 @@ fn manifest(name: &str, racks: usize, class: &str) -> String {
     .to_string()
 }
 
-/// A StorageClass like the cluster's own, by another name.
+/// A `StorageClass` like the cluster's own, by another name.
 fn make_class(cluster: &Cluster, name: &str) -> Result<()> {
     let mut class = cluster.json(&["get", "storageclass", "local"])?;
     class["metadata"] = json!({"name": name});
