@@ -153,7 +153,7 @@ async fn a_settled_cluster_costs_no_call_at_all() {
     settle(&server, &ctx).await;
     let kinds: Vec<String> = server.objects().into_keys().map(|key| key.0).collect();
     let count = |kind: &str| kinds.iter().filter(|k| *k == kind).count();
-    assert_eq!((count("statefulsets"), count("secrets")), (3, 2));
+    assert_eq!((count("statefulsets"), count("secrets")), (3, 3));
     let calls = server.calls();
     for _ in 0..5 {
         look(&server, &ctx).await.expect("a look");
