@@ -608,6 +608,11 @@ impl Lifecycle {
         if !desired.serve && !self.is_held_whole() {
             return Err("this node does not serve".to_owned());
         }
+        let hold = desired.hold.as_ref();
+        let exchanged = desired.serve && hold.is_some_and(|hold| hold.ring);
+        if exchanged && desired.donors.is_empty() && self.has_replicas() {
+            return Err("the ring's data is being exchanged: nobody copies it".to_owned());
+        }
         if let State::Held { whole: false, .. } = self.state {
             let message = "this node is held by itself, and misses what the others write";
             return Err(message.to_owned());

@@ -197,7 +197,8 @@ impl Lifecycle {
                 let why = "the node has saved nothing of its own data that it could go back to";
                 let mut fault = Fault::new(reason::NOTHING_SAVED, why);
                 fault.retry = false;
-                self.refuse_load(now, &order, fault, had.is_none());
+                let touched = self.is_touched(&restore);
+                self.refuse_load(now, &order, fault, touched);
                 return None;
             };
             (previous.keys, previous.expiring)
@@ -206,7 +207,10 @@ impl Lifecycle {
             let staged = staged.filter(|staged| staged.restore == restore)?;
             (staged.keys, staged.expiring)
         };
-        let own = had.is_some_and(|proof| proof.restore.as_ref() != Some(&restore));
+        // What a store that ended has read again is the node's own until a load touches it.
+        let own = had.map_or(!self.is_touched(&restore), |proof| {
+            proof.restore.as_ref() != Some(&restore)
+        });
         let keeps = order.save_previous && order.goal == RestoreGoal::Load;
         let saves = keeps && own && previous.is_none();
         self.note(
@@ -233,6 +237,12 @@ impl Lifecycle {
                 Step::Mark
             },
         })))
+    }
+
+    /// Whether a load of the restore has begun to replace the store's data.
+    fn is_touched(&self, restore: &str) -> bool {
+        let load = self.record.load.as_ref();
+        load.is_some_and(|load| load.restore == restore)
     }
 
     /// The next state of a node that loads.
@@ -388,6 +398,7 @@ impl Lifecycle {
         if load.step.is_before() {
             // What the mark may have written names no proof: it is written anew.
             self.record.proof = load.had.as_deref().cloned();
+            self.record.before |= load.had.is_some();
             self.record.load = None;
             self.save();
             self.load_refused = Some(report(load, &fault, false));
@@ -696,6 +707,8 @@ impl DataSight {
 /// Says that a load has begun and nothing is proven.
 fn mark(record: &mut Record, load: &Load) {
     record.proof = None;
+    // What is neither old nor new is nobody's data, until the next proof.
+    record.before = false;
     record.held = None;
     record.load = Some(LoadRecord {
         restore: load.restore.clone(),

@@ -308,6 +308,13 @@ pub(super) fn level(
         let mut token = status.tokens[index].clone();
         let mut nodes = view.ring.nodes.iter();
         let there = nodes.any(|node| node.token == token.token && is_new(status, node));
+        // Who cannot be asked has not lost it, for all that is known.
+        let silent = |node: &Node<'_>| {
+            node.token == token.token && node.report.is_err() && node.may_be_proven()
+        };
+        if !there && token.state == "Loaded" && view.ring.nodes.iter().any(silent) {
+            continue;
+        }
         // When the only node with the new data has lost it, it loads it again.
         if !there {
             reload(view, &id, &mut token);
@@ -362,18 +369,25 @@ fn reload(view: &View<'_>, restore: &str, token: &mut RestoreTokenStatus) {
 fn unlevel(view: &View<'_>, status: &DynomiteRestoreStatus) -> Vec<String> {
     let served = view.ring.served_since.is_some();
     let all = view.ring.nodes.iter().filter(|node| node.pod.is_some());
-    all.filter_map(|node| {
-        let why = match &node.report {
-            Err(_) if node.address().is_none() || node.terminating() => return None,
-            Err(why) => format!("it does not answer: {why}"),
-            Ok(_) if is_old(status, node) => "it has the data of before".to_owned(),
-            Ok(report) if report.proof.kind == ProofKind::Unproven => node.lacks(),
-            Ok(_) if served && !node.proven() => node.lacks(),
-            Ok(_) => return None,
-        };
-        Some(format!("node {} ({why})", node.name))
-    })
-    .collect()
+    // Of those that leave only what they may still serve counts.
+    let leaving = view
+        .ring
+        .leaving
+        .iter()
+        .filter(|node| is_old(status, node) || (node.report.is_err() && node.may_be_proven()));
+    all.chain(leaving)
+        .filter_map(|node| {
+            let why = match &node.report {
+                Err(_) if node.address().is_none() || node.terminating() => return None,
+                Err(why) => format!("it does not answer: {why}"),
+                Ok(_) if is_old(status, node) => "it has the data of before".to_owned(),
+                Ok(report) if report.proof.kind == ProofKind::Unproven => node.lacks(),
+                Ok(_) if served && !node.proven() => node.lacks(),
+                Ok(_) => return None,
+            };
+            Some(format!("node {} ({why})", node.name))
+        })
+        .collect()
 }
 
 /// Nodes with new data go back to the old: by a copy of those that were not
@@ -388,6 +402,7 @@ pub(super) fn roll_back(
     for index in 0..status.tokens.len() {
         let mut token = status.tokens[index].clone();
         if super::terms::reverts(view.ring, status, &token) {
+            inherit(view, &mut token);
             let node = view.ring.nodes.iter().find(|node| chosen_is(&token, node));
             let untouched = node.is_some_and(|node| is_old(status, node));
             if !untouched && token.state != "Reverted" {
@@ -406,7 +421,12 @@ pub(super) fn roll_back(
             }
         } else {
             let mut nodes = view.ring.nodes.iter();
-            let new = nodes.find(|node| node.token == token.token && restored(status, node));
+            // One that cannot be asked may have loaded it all the same.
+            let new = nodes.find(|node| {
+                let silent = node.report.is_err() && node.may_be_proven();
+                let loaded = restored(status, node) || (silent && chosen_is(&token, node));
+                node.token == token.token && loaded
+            });
             if let Some(node) = new {
                 open.push(format!("node {} has the new data", node.name));
             }
@@ -439,6 +459,19 @@ pub(super) fn roll_back(
         &message,
         view.now,
     );
+}
+
+/// A pod that came after the one that was to load has its volume, and what was saved there.
+fn inherit(view: &View<'_>, token: &mut RestoreTokenStatus) {
+    let mut heirs = view.ring.nodes.iter();
+    let heir =
+        heirs.find(|node| node.name == token.node && node.report.is_ok() && !node.terminating());
+    if let Some(heir) = heir.filter(|node| node.pod_uid() != token.pod_uid) {
+        heir.pod_uid().clone_into(&mut token.pod_uid);
+        token.attempt += 1;
+        token.not_before = None;
+        "Waiting".clone_into(&mut token.state);
+    }
 }
 
 /// Whether a node's data is of this restore.

@@ -34,7 +34,7 @@ use crate::ring::{Node, Ring};
 use crate::steps::Step;
 use source::{NoSource, Source, source};
 
-pub(crate) use terms::{Terms, terms};
+pub(crate) use terms::{Terms, left_held, terms};
 
 /// How long the ring may take to come to rest before the restore is given up.
 const HOLD_PATIENCE: SignedDuration = SignedDuration::from_mins(3);
@@ -278,7 +278,12 @@ fn check(
     let runs = |phase: &BackupPhase| matches!(phase, BackupPhase::Running | BackupPhase::Writing);
     let phase_of = |backup: &&DynomiteBackup| backup.status.as_ref().and_then(|s| s.phase);
     let mut backups = view.observed.backups.values();
-    if let Some(backup) = backups.find(|backup| phase_of(backup).as_ref().is_some_and(runs)) {
+    // One that was asked for, and has not begun, is to have the data of before.
+    let served = view.ring.served_since.is_some();
+    let goes_first = |backup: &&DynomiteBackup| {
+        phase_of(backup).as_ref().is_some_and(runs) || (served && crate::backup::is_active(backup))
+    };
+    if let Some(backup) = backups.find(goes_first) {
         let name = backup.metadata.name.as_deref().unwrap_or_default();
         let message = format!("waits until DynomiteBackup {name} is done, or deleted");
         return say(

@@ -67,11 +67,22 @@ pub(crate) fn terms(view: &View<'_>, node: &Node<'_>, report: &NodeReport) -> Op
         _ => |status: &DynomiteRestoreStatus, node: &Node<'_>| !restored(status, node),
     };
     let whole = view.ring.holders(node.token);
-    let whole = whole.filter(|other| other.may_be_proven() && counts(status, other));
+    // Of one that cannot be asked nobody knows which data it has.
+    let known = |other: &Node<'_>| other.report.is_ok() && other.may_be_proven();
+    let whole = whole.filter(|other| known(other) && counts(status, other));
     terms.donors = Some(whole.map(|other| other.name.clone()).collect());
     let goes_back = goal == Some(RestoreGoal::Revert);
-    if !counts(status, node) && !goes_back {
-        terms.distrust = report.proof.since.map(|since| Distrust {
+    // By what is written down, not by what it says now: a sidecar that starts
+    // anew says nothing of its proof until it has found it again.
+    let mut written = status.nodes.iter();
+    let known = written.find(|known| known.node == node.name && known.pod_uid == node.pod_uid());
+    let since = if phase == RestorePhase::Leveling {
+        known.and_then(|known| known.proof_since.parse().ok())
+    } else {
+        report.proof.since.filter(|_| !counts(status, node))
+    };
+    if !goes_back {
+        terms.distrust = since.map(|since| Distrust {
             pod_uid: node.pod_uid().to_owned(),
             proof_since: since,
             why: if phase == RestorePhase::Leveling {
@@ -81,7 +92,23 @@ pub(crate) fn terms(view: &View<'_>, node: &Node<'_>, report: &NodeReport) -> Op
             },
         });
     }
+    if phase == RestorePhase::RollingBack && terms.hold.is_none() && terms.distrust.is_none() {
+        terms.distrust = left_held(view.ring, node, report);
+    }
     Some(terms)
+}
+
+/// A node that is still held with its ring while a replica serves lacks what that has taken.
+pub(crate) fn left_held(ring: &Ring<'_>, node: &Node<'_>, report: &NodeReport) -> Option<Distrust> {
+    let mut others = ring
+        .holders(node.token)
+        .filter(|other| other.name != node.name);
+    let lacks = node.held() && report.reason == "Held" && others.any(Node::ready);
+    Some(Distrust {
+        pod_uid: node.pod_uid().to_owned(),
+        proof_since: report.proof.since.filter(|_| lacks)?,
+        why: "it was held while a replica served".to_owned(),
+    })
 }
 
 /// How far a node goes with the restore.

@@ -146,7 +146,9 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
     let (grant, distrust) = if terms.decides {
         (None, terms.distrust)
     } else {
-        (grant(pass, node), renew::distrust(pass, node, report))
+        let behind = renew::distrust(pass, node, report);
+        let left = || restore::left_held(pass.ring, node, report);
+        (grant(pass, node), behind.or_else(left))
     };
     NodeDesired {
         cluster: cluster.id.clone(),

@@ -133,7 +133,9 @@ fn follow_restore(desk: &Arc<Desk>, desired: Option<&Arc<NodeDesired>>, staged: 
     }
     staged.of = None;
     let only = order.map(|order| order.restore.clone()).unwrap_or_default();
-    if staged.tidied.as_ref() != Some(&only) {
+    // A node that is held may yet have to go back to what it has saved.
+    let kept = order.is_none() && desired.hold.is_some();
+    if !kept && staged.tidied.as_ref() != Some(&only) {
         stage::tidy(&desk.site.restore_dir(), &only);
         staged.tidied = Some(only);
     }

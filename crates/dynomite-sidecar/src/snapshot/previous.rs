@@ -16,10 +16,20 @@ use super::psync::Snapshot;
 /// Begins to save; how it goes is told by [`Desk::previous`].
 pub(super) fn begin(desk: &Arc<Desk>, restore: String) {
     let work = Arc::clone(desk);
-    desk.results().previous = Some(DataSight::Coming {
-        restore: restore.clone(),
-        bytes: 0,
-    });
+    {
+        let mut results = desk.results();
+        let coming = results.previous.as_ref();
+        if coming.is_some_and(
+            |sight| matches!(sight, DataSight::Coming { restore: of, .. } if *of == restore),
+        ) {
+            // The one under way will tell: two would write one file.
+            return;
+        }
+        results.previous = Some(DataSight::Coming {
+            restore: restore.clone(),
+            bytes: 0,
+        });
+    }
     desk.worker.spawn(async move {
         let sight = match save(&work, &restore).await {
             Ok((keys, expiring)) => DataSight::Ready {
@@ -63,6 +73,11 @@ async fn save(desk: &Desk, restore: &str) -> Result<(u64, u64), Broken> {
     let counts = verifier.finish().map_err(damaged)?.counts();
     file.sync_all().await.map_err(unwritable)?;
     fs::rename(&part, &path).await.map_err(unwritable)?;
+    // The mark that follows is durable, so the name has to be.
+    if let Some(directory) = path.parent() {
+        let directory = fs::File::open(directory).await.map_err(unwritable)?;
+        directory.sync_all().await.map_err(unwritable)?;
+    }
     Ok((counts.total(), counts.expiring))
 }
 
