@@ -39,6 +39,10 @@ pub const ANNOTATION_REPLACE: &str = "dynomite.io/replace";
 /// Annotation on a `DynomiteCluster`, set by a person: take a backup of this
 /// name. The operator takes it off when the `DynomiteBackup` is there.
 pub const ANNOTATION_BACKUP: &str = "dynomite.io/backup";
+/// Annotation on a `DynomiteCluster`, set by a person: restore what it names, a
+/// `DynomiteBackup`, the directory of a backup, `latest`, or the newest as of a
+/// time. The operator takes it off when the `DynomiteRestore` is there.
+pub const ANNOTATION_RESTORE: &str = "dynomite.io/restore";
 /// Annotation on a `DynomiteBackup` of a schedule: the time it is for, RFC 3339.
 pub const ANNOTATION_SCHEDULED_FOR: &str = "dynomite.io/scheduled-for";
 /// Label on a `DynomiteBackup` of a schedule: the schedule's name.

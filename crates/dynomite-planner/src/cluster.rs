@@ -5,7 +5,8 @@ use std::fmt;
 
 use dynomite_api::Token;
 use dynomite_api::annotations::{
-    ANNOTATION_BACKUP, ANNOTATION_RESTARTED_AT, ANNOTATION_UPDATE_IMAGES, FINALIZER,
+    ANNOTATION_BACKUP, ANNOTATION_RESTARTED_AT, ANNOTATION_RESTORE, ANNOTATION_UPDATE_IMAGES,
+    FINALIZER,
 };
 use dynomite_api::contract::{
     ClusterRef, Consistency, EngineSettings, HealthSettings, Peer, Persistence, StoreSettings,
@@ -50,6 +51,8 @@ pub struct Cluster {
     pub approved_image: Option<String>,
     /// The name of a backup that a person asked for, by annotation.
     pub backup_asked: Option<String>,
+    /// What a person wants to have restored, by annotation.
+    pub restore_asked: Option<String>,
     /// The last time of each schedule that was heeded, by the status.
     pub schedules_heeded: BTreeMap<String, Timestamp>,
     /// Since when the status says that the ring has served.
@@ -181,6 +184,7 @@ impl Cluster {
             restarted_at: annotation(ANNOTATION_RESTARTED_AT),
             approved_image: annotation(ANNOTATION_UPDATE_IMAGES),
             backup_asked: annotation(ANNOTATION_BACKUP),
+            restore_asked: annotation(ANNOTATION_RESTORE),
             schedules_heeded: status
                 .and_then(|s| s.backup.as_ref())
                 .into_iter()

@@ -32,10 +32,14 @@ fn budget(cluster: &Cluster, ordinal: usize) -> PodDisruptionBudget {
     let name = format!("{}-token-{ordinal}", cluster.id.name);
     let mut labels = selector(cluster, None);
     labels.insert(LABEL_ORDINAL.to_owned(), ordinal.to_string());
+    // Racks are at most sixteen.
+    let spared = i32::try_from(cluster.racks.len() - 1).unwrap_or(i32::MAX);
     let budget = PodDisruptionBudget {
         metadata: owned(cluster, name, None),
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(1)),
+            // Not `maxUnavailable: 1`: that counts the replicas of the whole StatefulSets,
+            // of which these pods are a part, and would never allow any.
+            min_available: Some(IntOrString::Int(spared)),
             selector: Some(LabelSelector {
                 match_labels: Some(labels),
                 ..LabelSelector::default()

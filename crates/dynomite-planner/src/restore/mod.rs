@@ -14,6 +14,7 @@
 //! commit on old proofs count no longer and those nodes copy the restored ones; a
 //! roll-back is the same the other way round.
 
+mod asked;
 mod follow;
 mod source;
 mod terms;
@@ -34,6 +35,7 @@ use crate::ring::{Node, Ring};
 use crate::steps::Step;
 use source::{NoSource, Source, source};
 
+pub(crate) use asked::asked;
 pub(crate) use terms::{Terms, left_held, terms};
 
 /// How long the ring may take to come to rest before the restore is given up.
@@ -52,15 +54,7 @@ pub(crate) struct View<'a> {
 /// The restore that is the ring's now: the one that has begun, else the oldest.
 pub(crate) fn active<'a>(cluster: &Cluster, observed: &'a Observed) -> Option<&'a DynomiteRestore> {
     let mut restores: Vec<&DynomiteRestore> = observed.restores.values().collect();
-    restores.retain(|restore| {
-        let begun = phase(restore) > RestorePhase::Pending;
-        let ours = restore.status.as_ref().is_none_or(|status| {
-            status.cluster_uid.is_empty() || status.cluster_uid == cluster.id.uid
-        });
-        let open = !phase(restore).is_final() && ours;
-        // One that goes before it has begun needs nothing.
-        open && (begun || restore.metadata.deletion_timestamp.is_none())
-    });
+    restores.retain(|restore| is_open(cluster, restore));
     restores.sort_by_key(|restore| {
         let meta = &restore.metadata;
         let made = meta.creation_timestamp.as_ref().map(|time| time.0);
@@ -71,6 +65,18 @@ pub(crate) fn active<'a>(cluster: &Cluster, observed: &'a Observed) -> Option<&'
         )
     });
     restores.first().copied()
+}
+
+/// Whether a restore is of this ring and has not ended.
+fn is_open(cluster: &Cluster, restore: &DynomiteRestore) -> bool {
+    let begun = phase(restore) > RestorePhase::Pending;
+    let ours = restore
+        .status
+        .as_ref()
+        .is_none_or(|status| status.cluster_uid.is_empty() || status.cluster_uid == cluster.id.uid);
+    let open = !phase(restore).is_final() && ours;
+    // One that goes before it has begun needs nothing.
+    open && (begun || restore.metadata.deletion_timestamp.is_none())
 }
 
 /// The restore that a new ring begins with, when it is to be made. It belongs to

@@ -10,6 +10,8 @@ use serde_json::json;
 use crate::plan::{Action, Plan};
 use crate::world::{Life, World, resource};
 
+mod annotation;
+
 const NAME: &str = "back-to-monday";
 const DIRECTORY: &str = "data/ring/cluster-uid/20260101T000500Z-00000000000000aa-monday/";
 
@@ -27,8 +29,11 @@ pub(crate) fn act(world: &mut World, action: &Action) {
         }
         Action::MakeRestore(made) => {
             let mut made = (**made).clone();
-            made.metadata.uid = Some("made-uid".to_owned());
             let name = made.metadata.name.clone().expect("it has one");
+            made.metadata.uid = Some(format!("uid-{name}"));
+            // As the API server keeps it: times lose what is below a second.
+            let kept = serde_json::to_value(&made.spec).expect("serialises");
+            made.spec = serde_json::from_value(kept).expect("reads");
             world.observed.restores.entry(name).or_insert(made);
         }
         Action::SetRestoreFinalizer { name, present, .. } => {

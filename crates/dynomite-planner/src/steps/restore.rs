@@ -35,9 +35,14 @@ pub(super) fn restore(pass: &Pass<'_>) -> Step {
         let why = "the ring begins with the data of a backup";
         step.act(Action::MakeRestore(Box::new(first)), why);
     }
+    restore::asked(pass.cluster, pass.observed, &mut step);
     let Some(active) = restore::active(pass.cluster, pass.observed) else {
         return step;
     };
+    // What could end while the wish for it still stands would be done again.
+    if pass.cluster.restore_asked.is_some() && restore::phase(active) == RestorePhase::Pending {
+        return step;
+    }
     let name = active.metadata.name.clone().unwrap_or_default();
     if let Ok(look) = pass.now.checked_add(LOOK) {
         step.wake(look);
