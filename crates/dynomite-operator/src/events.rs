@@ -418,7 +418,7 @@ mod tests {
     fn planned() -> Vec<String> {
         let planner = concat!(env!("CARGO_MANIFEST_DIR"), "/../dynomite-planner/src");
         let mut found = Vec::new();
-        let folders = ["steps", "backup"].map(|name| format!("{planner}/{name}"));
+        let folders = ["steps", "backup", "restore"].map(|name| format!("{planner}/{name}"));
         let files = folders.iter().flat_map(std::fs::read_dir).flatten();
         for file in files.map(|file| file.expect("a file").path()) {
             if file.is_dir() {
