@@ -47,6 +47,8 @@ pub(super) struct Bench {
     view: watch::Sender<View>,
     store: Child,
     site: Arc<Site>,
+    /// What follows the orders, while a sidecar runs.
+    following: Option<tokio::task::JoinHandle<()>>,
     _directory: tempfile::TempDir,
 }
 
@@ -138,18 +140,19 @@ impl Bench {
             desired: Some(Arc::new(desired)),
             ..fixture::view()
         });
-        let bench = Self {
+        let mut bench = Self {
             server,
             desk,
             view,
             store,
             site,
+            following: None,
             _directory: directory,
         };
         bench.store_answers().await;
         bench.hand_over_credentials(true);
         bench.ask("EVAL \"for i=1,1000 do redis.call('SET', i, string.rep(i, 50)) end\" 0");
-        tokio::spawn(attend(Arc::clone(&bench.desk), bench.view.subscribe()));
+        bench.follow();
         Some(bench)
     }
 
@@ -262,11 +265,20 @@ impl Bench {
         names
     }
 
+    fn follow(&mut self) {
+        let following = attend(Arc::clone(&self.desk), self.view.subscribe());
+        self.following = Some(tokio::spawn(following));
+    }
+
     /// Another sidecar takes the place of this one.
     pub(super) fn restart(&mut self) {
+        // Two that live at once would write one file.
+        if let Some(following) = self.following.take() {
+            following.abort();
+        }
         let desk = Desk::with_patience(Arc::clone(&self.site), IMPATIENT).expect("a thread");
         self.desk = Arc::new(desk);
-        tokio::spawn(attend(Arc::clone(&self.desk), self.view.subscribe()));
+        self.follow();
     }
 
     pub(super) fn site(&self) -> &Site {
