@@ -7,7 +7,7 @@ use std::fmt::Debug;
 
 use dynomite_api::annotations::{FIELD_MANAGER, FINALIZER};
 use dynomite_api::contract::{BucketRequest, NodeDesired};
-use dynomite_api::crd::{DynomiteBackup, DynomiteCluster};
+use dynomite_api::crd::{DynomiteBackup, DynomiteCluster, DynomiteRestore};
 use dynomite_planner::{
     Action, ByContainer, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned,
     ResizeRefused, Resources,
@@ -28,6 +28,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::backups;
+use crate::beside;
 use crate::context::{Context, Memory};
 use crate::failure::{describe, is_conflict, is_final, is_not_found};
 use crate::index::Index;
@@ -449,7 +450,7 @@ async fn one_by_one(
                 Err(error) => Err(error),
             },
             Action::WriteBackup { name, uid, status } => {
-                backups::write(ctx, namespace, name, uid, status).await
+                beside::write::<DynomiteBackup>(ctx, namespace, name, uid, status).await
             }
             Action::MakeBackup(backup) => backups::make(ctx, backup).await,
             Action::TakeAnnotation { annotation, value } => {
@@ -457,13 +458,13 @@ async fn one_by_one(
             }
             Action::MakeRestore(restore) => restores::make(ctx, restore).await,
             Action::WriteRestore { name, uid, status } => {
-                restores::write(ctx, namespace, name, uid, status).await
+                beside::write::<DynomiteRestore>(ctx, namespace, name, uid, status).await
             }
             Action::SetRestoreFinalizer { name, uid, present } => {
-                restores::set_finalizer(ctx, namespace, name, uid, *present).await
+                beside::set_finalizer::<DynomiteRestore>(ctx, namespace, name, uid, *present).await
             }
             Action::SetBackupFinalizer { name, uid, present } => {
-                backups::set_finalizer(ctx, namespace, name, uid, *present).await
+                beside::set_finalizer::<DynomiteBackup>(ctx, namespace, name, uid, *present).await
             }
             Action::Apply(_) | Action::Assign { .. } => Ok(()),
         });
@@ -608,34 +609,13 @@ async fn set_finalizer(
     present: bool,
 ) -> Result<(), Error> {
     ctx.leadership.check()?;
-    let mut finalizers: Vec<String> = resource.finalizers().to_vec();
-    finalizers.retain(|name| name != FINALIZER);
-    if present {
-        finalizers.push(FINALIZER.to_owned());
-    }
-    // The list is replaced as a whole: the version makes sure that no one
-    // else's entry is lost.
-    let change = json!({"metadata": {
-        "resourceVersion": resource.resource_version(),
-        "finalizers": finalizers,
-    }});
     let namespace = resource.namespace().unwrap_or_default();
     let api: Api<DynomiteCluster> = Api::namespaced(ctx.client.clone(), &namespace);
-    let parameters = PatchParams::default();
-    match api
-        .patch(&resource.name_any(), &parameters, &Patch::Merge(&change))
-        .await
-    {
-        Ok(written) => {
-            if written.meta().deletion_timestamp.is_none() || present {
-                ctx.world.clusters.absorb(written);
-            }
-            Ok(())
-        }
-        Err(error) if is_not_found(&error) && !present => Ok(()),
-        Err(error) if is_conflict(&error) => Err(Error::Outdated),
-        Err(error) => Err(error.into()),
+    let written = beside::finalize(&api, resource, FINALIZER, present).await?;
+    if let Some(written) = written {
+        ctx.world.clusters.absorb(written);
     }
+    Ok(())
 }
 
 /// Takes an annotation off, unless somebody has given it another value meanwhile.

@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod backups;
+pub mod beside;
 pub mod certificates;
 pub mod context;
 pub mod events;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderValue, header};
-use dynomite_api::crd::DynomiteCluster;
+use dynomite_api::crd::{DynomiteBackup, DynomiteCluster, DynomiteRestore};
 use dynomite_planner::Defaults;
 use futures::future::{join_all, ready};
 use futures::{FutureExt, Stream, StreamExt, stream};
@@ -19,7 +19,7 @@ use kube_runtime::reflector::ObjectRef;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::backups;
+use crate::beside;
 use crate::context::Context;
 use crate::http;
 use crate::index::{ClusterKey, Scope};
@@ -28,7 +28,6 @@ use crate::lease::Election;
 use crate::metrics::Metrics;
 use crate::options::{PullPolicy, RunOptions};
 use crate::reconcile::{error_policy, reconcile};
-use crate::restores;
 use crate::world::{Triggers, World};
 
 /// The name of the Lease, and of the operator in Events.
@@ -168,8 +167,8 @@ pub async fn reconcile_all(ctx: Arc<Context>, stop: CancellationToken) {
             ctx.metrics.forget(&key);
             let ctx = Arc::clone(&ctx);
             tokio::spawn(async move {
-                backups::let_go(&ctx, &key).await;
-                restores::let_go(&ctx, &key).await;
+                beside::let_go::<DynomiteBackup>(&ctx, &key).await;
+                beside::let_go::<DynomiteRestore>(&ctx, &key).await;
             });
         }
         ready(())

@@ -74,7 +74,7 @@ pub fn set_condition(
 
 /// Sets a condition of any type, as [`set_condition`] does; `said` is its reason
 /// and its message.
-pub fn set_named(
+fn set_named(
     conditions: &mut Vec<Condition>,
     of: &str,
     status: Option<bool>,
@@ -103,6 +103,23 @@ pub fn set_named(
     match conditions.iter_mut().find(|c| c.type_ == of) {
         Some(slot) => *slot = fresh,
         None => conditions.push(fresh),
+    }
+}
+
+/// Sets the conditions Completed and Failed of what ends once, a backup or a restore.
+///
+/// `said` is the reason, which may be empty while nothing is to be explained, and the message.
+pub fn set_outcome(
+    conditions: &mut Vec<Condition>,
+    completed: bool,
+    failed: bool,
+    said: (&str, &str),
+    now: Timestamp,
+) {
+    let (reason, message) = said;
+    let reason = if reason.is_empty() { "Going" } else { reason };
+    for (of, is) in [(CONDITION_COMPLETED, completed), (CONDITION_FAILED, failed)] {
+        set_named(conditions, of, Some(is), (reason, message), None, now);
     }
 }
 

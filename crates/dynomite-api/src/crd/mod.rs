@@ -27,7 +27,7 @@ pub use cluster::{
     RackSpec, RemoteDatacenter, StoreSpec, WarmUpSpec,
 };
 pub use condition::{
-    CONDITION_COMPLETED, CONDITION_FAILED, ConditionType, condition, set_condition, set_named,
+    CONDITION_COMPLETED, CONDITION_FAILED, ConditionType, condition, set_condition, set_outcome,
 };
 pub use definition::{definition, definitions};
 pub use restore::{

@@ -29,7 +29,7 @@ use dynomite_api::annotations::BACKUP_FINALIZER;
 use dynomite_api::contract::{BackupPlace, SnapshotOrder};
 use dynomite_api::crd::{
     BackupCompression, BackupPhase, BackupSpec, BackupTokenPhase, BackupTokenStatus,
-    CONDITION_COMPLETED, CONDITION_FAILED, DynomiteBackup, DynomiteBackupStatus, set_named,
+    DynomiteBackup, DynomiteBackupStatus, set_outcome,
 };
 use dynomite_snapshot::layout::{BackupId, Directory, Place};
 use jiff::Timestamp;
@@ -225,14 +225,12 @@ pub(crate) fn say(
     status.phase = Some(phase);
     reason.clone_into(&mut status.reason);
     message.clone_into(&mut status.message);
-    let reason = if reason.is_empty() { "Going" } else { reason };
-    for (of, when) in [
-        (CONDITION_COMPLETED, BackupPhase::Completed),
-        (CONDITION_FAILED, BackupPhase::Failed),
-    ] {
-        let is = Some(phase == when);
-        set_named(&mut status.conditions, of, is, (reason, message), None, now);
-    }
+    let (completed, failed) = (
+        phase == BackupPhase::Completed,
+        phase == BackupPhase::Failed,
+    );
+    let conditions = &mut status.conditions;
+    set_outcome(conditions, completed, failed, (reason, message), now);
 }
 
 /// Gives a backup up; what was stored of it is removed.

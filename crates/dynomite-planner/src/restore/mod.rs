@@ -21,9 +21,8 @@ mod terms;
 
 use dynomite_api::contract::{EngineState, NodePhase, NodeReport, ProofKind};
 use dynomite_api::crd::{
-    BackupPhase, CONDITION_COMPLETED, CONDITION_FAILED, DynomiteBackup, DynomiteRestore,
-    DynomiteRestoreSpec, DynomiteRestoreStatus, RESTORE_FINALIZER, RestoreNodeStatus, RestorePhase,
-    RestoreTokenStatus, set_named,
+    BackupPhase, DynomiteBackup, DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus,
+    RESTORE_FINALIZER, RestoreNodeStatus, RestorePhase, RestoreTokenStatus, set_outcome,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -444,21 +443,10 @@ fn say(
     status.phase = Some(phase);
     reason.clone_into(&mut status.reason);
     message.clone_into(&mut status.message);
-    let reason = if reason.is_empty() { "Going" } else { reason };
-    let failed = phase.is_final() && phase != RestorePhase::Completed;
-    for (of, is) in [
-        (CONDITION_COMPLETED, phase == RestorePhase::Completed),
-        (CONDITION_FAILED, failed),
-    ] {
-        set_named(
-            &mut status.conditions,
-            of,
-            Some(is),
-            (reason, message),
-            None,
-            now,
-        );
-    }
+    let completed = phase == RestorePhase::Completed;
+    let failed = phase.is_final() && !completed;
+    let conditions = &mut status.conditions;
+    set_outcome(conditions, completed, failed, (reason, message), now);
 }
 
 /// The same, for good.

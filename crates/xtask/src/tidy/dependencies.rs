@@ -68,15 +68,7 @@ const TABLE: &[Allowed] = &[
     language("dynomite-engine", &["dynomite-protocol"], &[]),
     language("dynomite-snapshot", &["dynomite-protocol"], &[]),
     hand("dynomite-bucket", &["dynomite-api"]),
-    hand(
-        "dynomite-operator",
-        &[
-            "dynomite-api",
-            "dynomite-bucket",
-            "dynomite-planner",
-            "dynomite-snapshot",
-        ],
-    ),
+    hand("dynomite-operator", &["dynomite-api", "dynomite-planner"]),
     hand(
         "dynomite-sidecar",
         &[

@@ -1,6 +1,9 @@
 //! Backups in the made-up world: tables of what goes well and what does not.
 
-use dynomite_api::crd::{BackupPhase, DynomiteBackup, DynomiteBackupStatus, DynomiteRestore};
+use dynomite_api::crd::{
+    BackupPhase, CONDITION_COMPLETED, CONDITION_FAILED, DynomiteBackup, DynomiteBackupStatus,
+    DynomiteRestore,
+};
 use dynomite_snapshot::manifest::Manifest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
