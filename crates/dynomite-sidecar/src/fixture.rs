@@ -1,5 +1,6 @@
 //! A node that serves, for tests to change as they need.
 
+use std::env;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -157,4 +158,24 @@ pub(crate) fn view() -> View {
         store_socket: site().store_socket(),
         operator_heard_at: None,
     }
+}
+
+/// The stores that `DYNOMITE_STORES` names, or else those of this machine.
+pub(crate) fn stores() -> Vec<PathBuf> {
+    if let Some(named) = env::var_os("DYNOMITE_STORES") {
+        return env::split_paths(&named).collect();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = |name: &&str| {
+        let mut all = env::split_paths(&path).map(|directory| directory.join(name));
+        all.find(|server| server.is_file())
+    };
+    let servers: Vec<PathBuf> = ["redis-server", "valkey-server"]
+        .iter()
+        .filter_map(found)
+        .collect();
+    if servers.is_empty() {
+        println!("no store on this machine: set DYNOMITE_STORES");
+    }
+    servers
 }

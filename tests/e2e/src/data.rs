@@ -127,27 +127,11 @@ fn commands(seed: &str, keys: usize) -> String {
 }
 
 /// Number of keys and digest of what the store of each node holds, by node.
-pub fn digests(cluster: &Cluster, ring: &Ring<'_>) -> Result<BTreeMap<String, String>> {
+pub fn digests(ring: &Ring<'_>) -> Result<BTreeMap<String, String>> {
     let pods = ring.pod_uids()?;
     pods.into_keys()
         .map(|pod| {
-            let args = [
-                "exec",
-                "-n",
-                ring.namespace(),
-                &pod,
-                "-c",
-                "store",
-                "--",
-                "redis-cli",
-                "-s",
-                "/run/dynomite/store.sock",
-                "EVAL",
-                DIGEST,
-                "0",
-            ];
-            let said = cluster.kubectl(&args)?;
-            let said = said.trim().to_owned();
+            let said = ring.redis_cli(&pod, &["EVAL", DIGEST, "0"])?;
             let keys = said.split(' ').next().and_then(|n| n.parse::<u64>().ok());
             keys.with_context(|| format!("{pod} says {said}"))?;
             Ok((pod, said))

@@ -65,6 +65,20 @@ impl Load {
         Self::start_program("dynomite-load", args)
     }
 
+    /// Starts a load that writes through targets, separated by commas, and tries each write
+    /// twice more; its keys begin with `prefix`.
+    pub fn hammer(targets: &str, prefix: &str) -> Result<Self> {
+        Self::start(&[
+            "hammer",
+            "--targets",
+            targets,
+            "--prefix",
+            prefix,
+            "--retries",
+            "2",
+        ])
+    }
+
     /// Starts another program of this package in the same way; returns once it says that it is
     /// under way.
     pub fn start_program(name: &str, args: &[&str]) -> Result<Self> {

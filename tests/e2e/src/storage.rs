@@ -117,15 +117,6 @@ impl<'a> ObjectStorage<'a> {
         self.cluster.kubectl(&["get", "--raw", &path])
     }
 
-    /// Deletes an object behind everybody's back.
-    pub fn delete(&self, key: &str) -> Result<()> {
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/s3:8888/proxy/buckets/{BUCKET}/{key}",
-            self.namespace
-        );
-        self.cluster.kubectl(&["delete", "--raw", &path]).map(drop)
-    }
-
     /// Nothing that anybody can read in the namespace, and nothing that the
     /// operator or a node has printed, holds the secret half of the key.
     pub fn check_canary(&self, operator_namespace: &str) -> Result<()> {

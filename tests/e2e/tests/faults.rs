@@ -40,15 +40,7 @@ impl Witnesses {
             ring.namespace()
         );
         Ok(Self {
-            writer: Load::start(&[
-                "hammer",
-                "--targets",
-                &targets,
-                "--prefix",
-                name,
-                "--retries",
-                "2",
-            ])?,
+            writer: Load::hammer(&targets, name)?,
             reader: Load::start(&["watch", "--target", &node, "--keys", KEYS])?,
         })
     }
@@ -281,15 +273,7 @@ fn zone_cut_off_leaves_two_that_serve_and_comes_back() -> Result<()> {
     let ring = fixture.ring()?;
     let uids = ring.pod_uids()?;
     let targets = ring.rack_targets()?[..2].join(",");
-    let writer = Load::start(&[
-        "hammer",
-        "--targets",
-        &targets,
-        "--prefix",
-        "zone",
-        "--retries",
-        "2",
-    ])?;
+    let writer = Load::hammer(&targets, "zone")?;
     {
         let _cut = CutOff::node("node3")?;
         for victim in ["ring-dc1-c-0", "ring-dc1-c-1"] {
@@ -326,15 +310,7 @@ fn replaced(victims: &[&str], name: &str, harm: impl FnOnce(&Ring) -> Result<()>
         claims.push(claim(fixture, victim)?);
     }
     let targets = ring.rack_targets()?.join(",");
-    let writer = Load::start(&[
-        "hammer",
-        "--targets",
-        &targets,
-        "--prefix",
-        name,
-        "--retries",
-        "2",
-    ])?;
+    let writer = Load::hammer(&targets, name)?;
     let begin = Instant::now();
     harm(&ring)?;
     wait_for("fresh pods and volumes", REPLACED_WITHIN, || {
@@ -495,15 +471,7 @@ fn drained_zone_leaves_the_others_serving_and_returns_warm() -> Result<()> {
     let ring = fixture.ring()?;
     let before = ring.pod_uids()?;
     let targets = ring.rack_targets()?[..2].join(",");
-    let writer = Load::start(&[
-        "hammer",
-        "--targets",
-        &targets,
-        "--prefix",
-        "drain",
-        "--retries",
-        "2",
-    ])?;
+    let writer = Load::hammer(&targets, "drain")?;
     {
         let _cordoned = Cordoned(fixture, "node3");
         // Our own pods only: the rest of the zone serves other tests.

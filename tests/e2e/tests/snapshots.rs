@@ -100,28 +100,35 @@ impl Fixture {
         let pod = pods.keys().next().context("the ring has pods")?;
         data::fill(&self.cluster, ring, pod, seed, KEYS)
     }
+}
 
-    /// What each token's nodes hold, by ordinal, once all racks hold the same.
-    fn level(&self, ring: &Ring<'_>) -> Result<Vec<String>> {
-        wait_for(
-            "all racks to hold the same",
-            Duration::from_secs(20),
-            || {
-                let all = data::digests(&self.cluster, ring)?;
-                let mut tokens = std::collections::BTreeMap::new();
-                for (pod, digest) in &all {
-                    let ordinal = pod.rsplit('-').next().unwrap_or_default();
-                    tokens.entry(ordinal).or_insert_with(Vec::new).push(digest);
-                }
-                let same = tokens.values().all(|of| of.iter().all(|d| *d == of[0]));
-                Ok(if same {
-                    Ok(tokens.values().map(|of| of[0].clone()).collect())
-                } else {
-                    Err(format!("{all:?}"))
-                })
-            },
-        )
-    }
+/// What each token's nodes hold, by ordinal, once all racks hold the same.
+fn level(ring: &Ring<'_>) -> Result<Vec<String>> {
+    wait_for(
+        "all racks to hold the same",
+        Duration::from_secs(20),
+        || {
+            let all = data::digests(ring)?;
+            let mut tokens = std::collections::BTreeMap::new();
+            for (pod, digest) in &all {
+                let ordinal = pod.rsplit('-').next().unwrap_or_default();
+                tokens.entry(ordinal).or_insert_with(Vec::new).push(digest);
+            }
+            let same = tokens.values().all(|of| of.iter().all(|d| *d == of[0]));
+            Ok(if same {
+                Ok(tokens.values().map(|of| of[0].clone()).collect())
+            } else {
+                Err(format!("{all:?}"))
+            })
+        },
+    )
+}
+
+/// How many keys that is.
+fn keys(held: &[String]) -> u64 {
+    held.iter()
+        .filter_map(|digest| digest.split(' ').next()?.parse::<u64>().ok())
+        .sum()
 }
 
 fn manifest(name: &str, changes: &Value) -> Result<String> {
@@ -158,11 +165,7 @@ fn a_backup_that_is_completed_lies_in_the_bucket() -> Result<()> {
     let fixture = Fixture::get()?;
     let ring = fixture.ring("ring", &json!({}))?;
     fixture.fill(&ring, "first")?;
-    let held = fixture.level(&ring)?;
-    let keys: u64 = held
-        .iter()
-        .filter_map(|digest| digest.split(' ').next()?.parse::<u64>().ok())
-        .sum();
+    let keys = keys(&level(&ring)?);
     let backup = fixture.backup("first")?;
     ensure!(
         backup.pointer("/status/keys") == Some(&json!(keys)),
@@ -224,21 +227,15 @@ fn a_ring_is_restored_in_place() -> Result<()> {
     let fixture = Fixture::get()?;
     let ring = fixture.ring("ring", &json!({}))?;
     fixture.fill(&ring, "good")?;
-    let before = fixture.level(&ring)?;
+    let before = level(&ring)?;
     fixture.backup("in-place")?;
     fixture.fill(&ring, "wrong")?;
-    ensure!(fixture.level(&ring)? != before, "the ring has changed");
+    ensure!(level(&ring)? != before, "the ring has changed");
     fixture.restore("take-back", &json!({"backup": "in-place"}))?;
     ring.wait_ready()?;
-    ensure!(
-        fixture.level(&ring)? == before,
-        "the ring holds what it held then"
-    );
+    ensure!(level(&ring)? == before, "the ring holds what it held then");
     fixture.fill(&ring, "after")?;
-    ensure!(
-        fixture.level(&ring)? != before,
-        "the ring takes writes again"
-    );
+    ensure!(level(&ring)? != before, "the ring takes writes again");
     Ok(())
 }
 
@@ -248,20 +245,14 @@ fn a_lost_ring_comes_back_under_another_name_and_size() -> Result<()> {
     let fixture = Fixture::get()?;
     let ring = fixture.ring("ring", &json!({}))?;
     fixture.fill(&ring, "lost")?;
-    let keys = |held: &[String]| -> u64 {
-        let counts = held
-            .iter()
-            .filter_map(|d| d.split(' ').next()?.parse::<u64>().ok());
-        counts.sum()
-    };
-    let before = keys(&fixture.level(&ring)?);
+    let before = keys(&level(&ring)?);
     fixture.backup("everything")?;
     fixture.kubectl(&["delete", "dyn", "ring", "--timeout=120s"])?;
     let bootstrap = json!({
         "restoreFrom": {"from": {"id": "everything"}, "sourceCluster": {"name": "ring"}},
     });
     let again = fixture.ring("again", &json!({"nodesPerRack": 3, "bootstrap": bootstrap}))?;
-    let after = keys(&fixture.level(&again)?);
+    let after = keys(&level(&again)?);
     ensure!(
         before == after,
         "{before} keys were there, {after} came back"

@@ -115,16 +115,7 @@ fn full_disk_is_told_costs_no_write_and_heals_with_room() -> Result<()> {
     let targets = ring.rack_targets()?;
     Load::run(&["fill", "--target", &targets[0], "--keys", KEYS])?;
     let all = targets.join(",");
-    let hammer = [
-        "hammer",
-        "--targets",
-        &all,
-        "--prefix",
-        "full",
-        "--retries",
-        "2",
-    ];
-    let writer = Load::start(&hammer)?;
+    let writer = Load::hammer(&all, "full")?;
     let victim = "full-dc1-b-0";
     let uids = ring.pod_uids()?;
     disk::fill(&uids[victim])?;

@@ -1,9 +1,7 @@
 //! A real store, a desk, and an S3 server with faults.
 
-use std::env;
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -58,21 +56,6 @@ impl Drop for Bench {
     }
 }
 
-fn store_binary() -> Option<PathBuf> {
-    if let Some(named) = env::var_os("DYNOMITE_STORES") {
-        return env::split_paths(&named).next();
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = ["redis-server", "valkey-server"].iter().find_map(|name| {
-        let mut places = env::split_paths(&path).map(|directory| directory.join(name));
-        places.find(|server| server.is_file())
-    });
-    if found.is_none() {
-        println!("no store on this machine: set DYNOMITE_STORES");
-    }
-    found
-}
-
 /// What is logged by anybody in this process.
 fn log() -> &'static Arc<Mutex<Vec<u8>>> {
     static LOG: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
@@ -114,7 +97,7 @@ impl Bench {
     }
 
     async fn start_as(ordered: bool) -> Option<Self> {
-        let binary = store_binary()?;
+        let binary = fixture::stores().into_iter().next()?;
         log();
         let directory = tempfile::tempdir().expect("a directory");
         let site = crate::run::tests::site_in(directory.path());

@@ -1,15 +1,16 @@
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
-use std::{env, fs};
 
 use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo, Value};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::fixture;
 
 const HISTORY: &str = "00112233445566778899aabbccddeeff00112233";
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -165,25 +166,6 @@ impl Store {
     }
 }
 
-fn servers() -> Vec<PathBuf> {
-    if let Some(named) = env::var_os("DYNOMITE_STORES") {
-        return env::split_paths(&named).collect();
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = |name: &&str| {
-        let mut all = env::split_paths(&path).map(|directory| directory.join(name));
-        all.find(|server| server.is_file())
-    };
-    let servers: Vec<PathBuf> = ["redis-server", "valkey-server"]
-        .iter()
-        .filter_map(found)
-        .collect();
-    if servers.is_empty() {
-        println!("no store on this machine: set DYNOMITE_STORES");
-    }
-    servers
-}
-
 /// Data whose first `cuts` openings end in the middle.
 #[derive(Debug)]
 struct Cut {
@@ -261,7 +243,7 @@ impl Drop for Primary {
 
 #[test]
 fn a_store_takes_the_whole_copy_whatever_it_had_and_however_it_persists() {
-    for server in servers() {
+    for server in fixture::stores() {
         let origin = Store::start(&server, &[]);
         origin.fill();
         let expected = origin.contents();
@@ -302,7 +284,7 @@ fn a_store_takes_the_whole_copy_whatever_it_had_and_however_it_persists() {
 
 #[test]
 fn a_copy_that_is_cut_off_is_never_called_whole_and_comes_again() {
-    for server in servers() {
+    for server in fixture::stores() {
         let origin = Store::start(&server, &[]);
         origin.fill();
         let expected = origin.contents();
