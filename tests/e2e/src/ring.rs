@@ -117,6 +117,16 @@ impl<'a> Ring<'a> {
         text
     }
 
+    /// The newest lines that a pod's containers have said.
+    pub fn logs(&self, pod: &str) -> String {
+        let namespace = self.namespace();
+        let what = ["--all-containers", "--prefix", "--timestamps", "--tail=100"];
+        let mut args = vec!["logs", pod, "-n", namespace];
+        args.extend(what);
+        let said = self.cluster.kubectl(&args);
+        said.unwrap_or_else(|error| format!("{error:#}"))
+    }
+
     /// The status of a condition (True, False, Unknown, or empty when it is not
     /// there), its reason and its message.
     pub fn condition(&self, kind: &str) -> Result<(String, String, String)> {

@@ -167,9 +167,13 @@ impl World<'_> {
             let harm = bag.swap_remove(usize::try_from(index)?);
             let at = begin.elapsed().as_secs();
             let struck = Instant::now();
-            let what = self
-                .strike(harm)
-                .with_context(|| format!("{harm:?} after {at} s"))?;
+            let uids = self.ring.pod_uids()?;
+            let pods: Vec<&String> = uids.keys().collect();
+            let pod = (*self.random.pick(&pods)).clone();
+            let what = self.strike(harm, &pod, &uids).with_context(|| {
+                let (ring, logs) = (self.ring.describe(), self.ring.logs(&pod));
+                format!("{harm:?} {pod} after {at} s\n{ring}\n{logs}")
+            })?;
             let limit = if harm == Harm::RollingChange {
                 ROLLED_WITHIN
             } else {
@@ -185,16 +189,13 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Does one harm; says what it was.
-    fn strike(&mut self, harm: Harm) -> Result<String> {
-        let uids = self.ring.pod_uids()?;
-        let pods: Vec<&String> = uids.keys().collect();
-        let pod = (*self.random.pick(&pods)).clone();
-        let uid = &uids[&pod];
+    /// Does one harm, to this pod where it is done to one; says what it was.
+    fn strike(&mut self, harm: Harm, pod: &str, uids: &BTreeMap<String, String>) -> Result<String> {
+        let uid = &uids[pod];
         let seconds = 3 + self.random.below(12);
         match harm {
             Harm::KillStore | Harm::KillEngine => {
-                let before = self.ready_since(&pod)?;
+                let before = self.ready_since(pod)?;
                 harm::kill(
                     uid,
                     if harm == Harm::KillStore {
@@ -203,7 +204,7 @@ impl World<'_> {
                         ENGINE
                     },
                 )?;
-                self.left(&pod, &before)?;
+                self.left(pod, &before)?;
             }
             Harm::KillSidecar => harm::kill(uid, SIDECAR)?,
             Harm::HangStore => {
@@ -214,11 +215,11 @@ impl World<'_> {
                 return Ok(format!("the store of {pod} stood still for {seconds} s"));
             }
             Harm::KillPod | Harm::DeletePod => {
-                let before = self.ready_since(&pod)?;
+                let before = self.ready_since(pod)?;
                 let at_once = ["--grace-period=0", "--force"];
                 let how: &[&str] = if harm == Harm::KillPod { &at_once } else { &[] };
-                self.delete(&pod, how)?;
-                self.left(&pod, &before)?;
+                self.delete(pod, how)?;
+                self.left(pod, &before)?;
             }
             Harm::CutZone => {
                 let node = format!("node{}", 1 + self.random.below(3));
@@ -239,7 +240,7 @@ impl World<'_> {
             }
             Harm::FillDisk => {
                 disk::fill(uid)?;
-                let told = self.full_disk_is_told(&pod);
+                let told = self.full_disk_is_told(pod);
                 disk::free(uid)?;
                 told?;
             }
@@ -270,7 +271,7 @@ impl World<'_> {
                 let size = (16384 + 512 * (self.changes % 16)).to_string();
                 self.ring
                     .patch(&json!({"spec": {"dynomite": {"settings": {"mbuf_size": size}}}}))?;
-                self.rolled(&uids)?;
+                self.rolled(uids)?;
                 return Ok(format!("mbuf_size {size} was rolled through"));
             }
         }

@@ -1,6 +1,7 @@
 //! An operator that is killed after each of its writes, and one whose requests fail: the ring ends as it should.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -132,10 +133,16 @@ fn trouble_with_the_api_server_changes_nothing_in_the_end() -> Result<()> {
 }
 
 fn compare(cluster: &Cluster) -> Result<()> {
-    let (expected, calm) = troubled_life(cluster, "calm")?;
+    // Each in a namespace of its own, at the same time.
+    let [calm, killed, stormed] = thread::scope(|scope| {
+        ["calm", "kill", "storm"]
+            .map(|kind| scope.spawn(move || troubled_life(cluster, kind)))
+            .map(|life| life.join().expect("a life does not panic"))
+    });
+    let (expected, calm) = calm?;
     ensure!(calm.troubled == 0 && calm.lives == 0, "{calm:?}");
-    for kind in ["kill", "storm"] {
-        let (ended, trouble) = troubled_life(cluster, kind)?;
+    for (kind, life) in [("kill", killed), ("storm", stormed)] {
+        let (ended, trouble) = life?;
         for (name, value) in &expected {
             ensure!(
                 ended.get(name) == Some(value),

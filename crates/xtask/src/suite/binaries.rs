@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::Urgency;
 use super::tally::Tally;
 use crate::process;
 use crate::stage::Stage;
@@ -127,8 +128,9 @@ fn program(line: &str) -> Option<Program> {
 
 impl Program {
     /// Runs it and counts; gives back the end of what it said when a test failed.
-    pub(crate) fn run(
+    pub(super) fn run(
         &self,
+        urgency: Urgency,
         prepare: impl FnOnce(&mut Command),
         tally: &mut Tally,
         stage: &Stage,
@@ -138,7 +140,7 @@ impl Program {
             .current_dir(&self.directory)
             .env("CARGO_MANIFEST_DIR", &self.directory);
         prepare(&mut command);
-        let output = process::capture(&mut command, stage)?;
+        let output = process::capture(&mut urgency.command(command), stage)?;
         tally.add(&output.text, output.success);
         Ok((!output.success).then(|| format!("{}:\n{}", self.name, output.tail())))
     }

@@ -134,6 +134,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
+/// Whether work has the machine for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    Alone,
+    /// Tests on a cluster go on beside it: they wait most of their time, but
+    /// judge by the clock.
+    Yields,
+}
+
+impl Urgency {
+    /// The command, by `nice` where it is to yield and the machine has that program.
+    fn command(self, command: Command) -> Command {
+        if self == Self::Alone || process::find("nice").is_none() {
+            return command;
+        }
+        let mut nice = Command::new("nice");
+        nice.args(["-n", "19"]).arg(command.get_program());
+        nice.args(command.get_args());
+        if let Some(directory) = command.get_current_dir() {
+            nice.current_dir(directory);
+        }
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => nice.env(name, value),
+                None => nice.env_remove(name),
+            };
+        }
+        nice
+    }
+}
+
 /// A run under way. A part that fails does not stop the next, so that one run tells everything.
 struct Run<'a> {
     arguments: &'a Arguments,
@@ -195,22 +226,47 @@ impl<'a> Run<'a> {
         } else {
             Vec::new()
         };
+        let on_cluster = self.wants(Part::Api) || self.wants(Part::E2e);
+        if !on_cluster || self.arguments.long {
+            self.without_cluster(&programs, Urgency::Alone);
+            if on_cluster {
+                self.on_cluster(&programs);
+            }
+            return;
+        }
+        let arguments = self.arguments;
+        let beside = thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut run = Run::new(arguments);
+                run.without_cluster(&programs, Urgency::Yields);
+                run
+            });
+            self.on_cluster(&programs);
+            other.join()
+        });
+        match beside {
+            Ok(other) => self.absorb(other),
+            Err(_) => self
+                .failures
+                .push("what needs no cluster panicked".to_owned()),
+        }
+    }
+
+    /// The parts that need no cluster.
+    fn without_cluster(&mut self, programs: &[Program], urgency: Urgency) {
         if self.wants(Part::Unit) {
-            self.unit(&programs);
+            self.unit(programs, urgency);
         }
         if self.wants(Part::Lint) {
-            self.lint();
+            self.lint(urgency);
         }
         if self.wants(Part::Chart) {
             self.charts();
         }
-        if self.wants(Part::Api) || self.wants(Part::E2e) {
-            self.on_cluster(&programs);
-        }
     }
 
-    fn lint(&mut self) {
-        self.stage("clippy", clippy);
+    fn lint(&mut self, urgency: Urgency) {
+        self.stage("clippy", |stage| clippy(urgency, stage));
         let tidy = tidy::check(&mut self.stages);
         self.note("tidy", tidy);
         if deny::available() {
@@ -223,13 +279,14 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn unit(&mut self, programs: &[Program]) {
+    fn unit(&mut self, programs: &[Program], urgency: Urgency) {
         let long = self.arguments.long;
         let mut tally = std::mem::take(&mut self.tally);
         self.stage("unit tests", |stage| {
             let mut failures = Vec::new();
             for program in of_level(programs, Level::Unit) {
                 failures.extend(program.run(
+                    urgency,
                     |command| lengthen(command, long),
                     &mut tally,
                     stage,
@@ -381,7 +438,7 @@ impl<'a> Run<'a> {
                         .args(filter)
                         .envs(environment.iter().cloned());
                 };
-                match program.run(prepare, &mut tally, stage)? {
+                match program.run(Urgency::Alone, prepare, &mut tally, stage)? {
                     None => Ok(()),
                     Some(said) => bail!("{said}"),
                 }
@@ -447,15 +504,13 @@ fn format(stage: &Stage) -> Result<()> {
     process::run(process::cargo().args(["fmt", "--all", "--check"]), stage).map(drop)
 }
 
-fn clippy(stage: &Stage) -> Result<()> {
-    process::run(
-        process::cargo()
-            .args(["clippy", "--workspace", "--all-targets"])
-            .args(FEATURES)
-            .args(["--", "-D", "warnings"]),
-        stage,
-    )
-    .map(drop)
+fn clippy(urgency: Urgency, stage: &Stage) -> Result<()> {
+    let mut command = urgency.command(process::cargo());
+    command
+        .args(["clippy", "--workspace", "--all-targets"])
+        .args(FEATURES)
+        .args(["--", "-D", "warnings"]);
+    process::run(&mut command, stage).map(drop)
 }
 
 /// Ends the cluster by our own command line.
