@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 use crate::cluster::{Cluster, run, variable};
-use crate::harm::{self, SIDECAR};
+use crate::harm::{self, LAUNCHERS};
 
 /// What the volumes pretend to have; what they have is less.
 const PRETENDED: &str = "1Gi";
@@ -176,7 +176,7 @@ pub fn free(pod_uid: &str) -> Result<()> {
 
 /// Where the sidecar's launcher has it: it is there whatever becomes of the store.
 fn filler(pod_uid: &str) -> Result<PathBuf> {
-    let pids = harm::processes(pod_uid, SIDECAR)?;
+    let pids = harm::processes(pod_uid, LAUNCHERS)?;
     let pid = pids.first().context("the pod has no sidecar")?;
     Ok(PathBuf::from(format!("/proc/{pid}/root")).join(FILLER))
 }

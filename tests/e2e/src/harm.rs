@@ -13,8 +13,10 @@ use crate::wait_for;
 pub const STORE: &[&str] = &["redis-server", "valkey-server"];
 /// What an engine's process is called.
 pub const ENGINE: &[&str] = &["dynomite"];
-/// What the sidecar's process is called.
-pub const SIDECAR: &[&str] = &["dynomite-sideca"];
+/// What the launchers of a pod are called, and the sidecar: they are one program.
+pub const LAUNCHERS: &[&str] = &["dynomite-sideca"];
+/// Within what time another sidecar takes the place of one that ended or hangs.
+const REPLACED_WITHIN: Duration = Duration::from_secs(30);
 
 /// Kills, with SIGKILL, the processes of a pod that are called one of `names`.
 pub fn kill(pod_uid: &str, names: &[&str]) -> Result<()> {
@@ -75,6 +77,32 @@ pub fn processes(pod_uid: &str, names: &[&str]) -> Result<Vec<u32>> {
         }
     }
     Ok(pids)
+}
+
+/// The process id, on this machine, of a pod's sidecar, without the launchers.
+pub fn sidecar(pod_uid: &str) -> Result<u32> {
+    let runs = |pid: &u32| {
+        let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).nth(1) == Some(b"run".as_slice())
+    };
+    let found = processes(pod_uid, LAUNCHERS)?.into_iter().find(runs);
+    found.with_context(|| format!("pod {pod_uid} has no sidecar"))
+}
+
+/// Sends a signal to a pod's sidecar, and waits until another has taken its place.
+pub fn replace_sidecar(pod_uid: &str, signal: &str) -> Result<()> {
+    let pid = sidecar(pod_uid)?;
+    let mut command = Command::new("kill");
+    command.args([&format!("-{signal}"), &pid.to_string()]);
+    let output = run(command, None)?;
+    ensure!(output.success, "kill -{signal} {pid}: {}", output.stderr);
+    wait_for("another sidecar", REPLACED_WITHIN, || {
+        Ok(match sidecar(pod_uid) {
+            Ok(now) if now != pid => Ok(()),
+            Ok(now) => Err(format!("still {now}")),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    })
 }
 
 /// Resident memory of a process, KiB.

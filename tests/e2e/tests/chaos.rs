@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::chaos::{History, Random, State, check};
 use dynomite_e2e::cluster::variable;
 use dynomite_e2e::disk::{self, SmallDisks};
-use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, OneWay, SIDECAR, STORE, Way};
+use dynomite_e2e::harm::{self, CutOff, ENGINE, LAUNCHERS, NoApiServer, OneWay, STORE, Way};
 use dynomite_e2e::ring::said;
 use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
 use serde_json::{Value, json};
@@ -42,6 +42,9 @@ enum Harm {
     KillStore,
     KillEngine,
     KillSidecar,
+    HangSidecar,
+    /// All containers of a pod end at once, and are started again.
+    KillContainers,
     /// The store stands still for some seconds.
     HangStore,
     /// The pod is gone at once, with its memory.
@@ -60,10 +63,12 @@ enum Harm {
     RollingChange,
 }
 
-const HARMS: [Harm; 13] = [
+const HARMS: [Harm; 15] = [
     Harm::KillStore,
     Harm::KillEngine,
     Harm::KillSidecar,
+    Harm::HangSidecar,
+    Harm::KillContainers,
     Harm::HangStore,
     Harm::KillPod,
     Harm::DeletePod,
@@ -194,19 +199,18 @@ impl World<'_> {
         let uid = &uids[pod];
         let seconds = 3 + self.random.below(12);
         match harm {
-            Harm::KillStore | Harm::KillEngine => {
+            Harm::KillStore | Harm::KillEngine | Harm::KillContainers => {
                 let before = self.ready_since(pod)?;
-                harm::kill(
-                    uid,
-                    if harm == Harm::KillStore {
-                        STORE
-                    } else {
-                        ENGINE
-                    },
-                )?;
+                let names = match harm {
+                    Harm::KillStore => STORE,
+                    Harm::KillEngine => ENGINE,
+                    _ => LAUNCHERS,
+                };
+                harm::kill(uid, names)?;
                 self.left(pod, &before)?;
             }
-            Harm::KillSidecar => harm::kill(uid, SIDECAR)?,
+            Harm::KillSidecar => harm::replace_sidecar(uid, "KILL")?,
+            Harm::HangSidecar => harm::replace_sidecar(uid, "STOP")?,
             Harm::HangStore => {
                 harm::signal(uid, STORE, "STOP")?;
                 thread::sleep(Duration::from_secs(seconds));

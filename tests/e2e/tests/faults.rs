@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, SIDECAR, STORE};
+use dynomite_e2e::harm::{self, CutOff, ENGINE, NoApiServer, STORE};
 use dynomite_e2e::{Cluster, EndpointWatch, Load, Output, Ring, SharedRing, Tally, long, wait_for};
 
 const NAMESPACE: &str = "e2e-faults";
@@ -175,12 +175,12 @@ fn killed_pod_leaves_the_endpoints_and_returns_warm() -> Result<()> {
 
 #[test]
 fn killed_sidecar_does_not_take_its_node_out() -> Result<()> {
-    harmed_sidecar("-KILL")
+    harmed_sidecar("KILL")
 }
 
 #[test]
 fn hung_sidecar_does_not_take_its_node_out() -> Result<()> {
-    harmed_sidecar("-STOP")
+    harmed_sidecar("STOP")
 }
 
 /// A sidecar gets a signal; another takes its place, and Kubernetes sees nothing of it.
@@ -189,13 +189,7 @@ fn harmed_sidecar(signal: &str) -> Result<()> {
     let ring = fixture.ring()?;
     let victim = "ring-dc1-a-1";
     let uid = ring.pod_uids()?[victim].clone();
-    let all = harm::processes(&uid, SIDECAR)?;
-    // Launchers have the same name; the sidecar proper is the one with most memory.
-    let mut sized = Vec::new();
-    for pid in all {
-        sized.push((harm::resident_kib(pid)?, pid));
-    }
-    let (resident, pid) = sized.into_iter().max().context("there is a sidecar")?;
+    let resident = harm::resident_kib(harm::sidecar(&uid)?)?;
     println!("the sidecar has {resident} KiB resident");
     assert!(
         resident < 12 * 1024,
@@ -210,20 +204,7 @@ fn harmed_sidecar(signal: &str) -> Result<()> {
         Ok(ready.context("the pod has the condition")?["lastTransitionTime"].clone())
     };
     let before = transitions(&ring)?;
-    let mut kill = std::process::Command::new("kill");
-    kill.args([signal, &pid.to_string()]);
-    ensure!(
-        dynomite_e2e::cluster::run(kill, None)?.success,
-        "kill {signal} {pid}"
-    );
-    wait_for("another sidecar", Duration::from_secs(10), || {
-        let now = harm::processes(&uid, SIDECAR)?;
-        Ok(if now.contains(&pid) || now.is_empty() {
-            Err(format!("{now:?}"))
-        } else {
-            Ok(())
-        })
-    })?;
+    harm::replace_sidecar(&uid, signal)?;
     let target = format!("{}:8080", ring.address(victim)?);
     Load::run(&[
         "probe",
@@ -237,7 +218,7 @@ fn harmed_sidecar(signal: &str) -> Result<()> {
     ring.wait_ready()?;
     assert_eq!(ring.pod_uids()?[victim], uid);
     // A crash takes the probe along that it was answering; a hang takes none.
-    if signal == "-STOP" {
+    if signal == "STOP" {
         assert_eq!(
             transitions(&ring)?,
             before,

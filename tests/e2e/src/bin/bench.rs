@@ -12,7 +12,7 @@ use std::thread;
 use anyhow::{Result, anyhow, ensure};
 use clap::Parser;
 use dynomite_e2e::cluster::variable;
-use dynomite_e2e::harm::{self, SIDECAR, STORE};
+use dynomite_e2e::harm::{self, STORE};
 use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
 use serde::Serialize;
 
@@ -188,10 +188,7 @@ impl Bench<'_> {
         wait_for("the copy to end", COPY_WITHIN, || {
             let metrics = self.cluster.kubectl(&["get", "--raw", &path])?;
             let copies = in_phase(&metrics, "WarmingUp");
-            for pid in harm::processes(uid, SIDECAR)? {
-                // A process may end while it is looked at.
-                resident = resident.max(harm::resident_kib(pid).unwrap_or(0));
-            }
+            resident = resident.max(harm::resident_kib(harm::sidecar(uid)?)?);
             Ok(match (since, copies) {
                 (None, true) => {
                     since = Some(Instant::now());
