@@ -43,6 +43,10 @@ pub const ANNOTATION_BACKUP: &str = "dynomite.io/backup";
 /// `DynomiteBackup`, the directory of a backup, `latest`, or the newest as of a
 /// time. The operator takes it off when the `DynomiteRestore` is there.
 pub const ANNOTATION_RESTORE: &str = "dynomite.io/restore";
+/// Annotation on a `DynomiteRestore`, set by a person: load the backup again on a
+/// token whose restored data was lost after it had served. Its value, from the
+/// restore's message, names token and attempt: no word counts twice.
+pub const ANNOTATION_LOAD_AGAIN: &str = "dynomite.io/load-again";
 /// Annotation on a `DynomiteBackup` of a schedule: the time it is for, RFC 3339.
 pub const ANNOTATION_SCHEDULED_FOR: &str = "dynomite.io/scheduled-for";
 /// Label on a `DynomiteBackup` of a schedule: the schedule's name.

@@ -120,6 +120,14 @@ impl Lifecycle {
         }
     }
 
+    /// Since when the data was proven, by what the disk says of this pod, while it
+    /// is not known yet whether that still holds.
+    pub(crate) fn remembered_since(&self) -> Option<Timestamp> {
+        let proof = self.record.proof.as_ref();
+        let proof = proof.filter(|proof| proof.pod_uid == self.pod_uid)?;
+        self.proof().is_none().then_some(proof.since)
+    }
+
     /// The grant of the desired document, if it is for this pod, has not been
     /// used, and its condition holds.
     fn usable_grant(&self, desired: &NodeDesired, store: &StoreSight) -> Option<Grant> {

@@ -262,12 +262,14 @@ impl Lifecycle {
                 since: Some(proof.since),
                 exact: proof.exact,
                 before: self.record.before,
+                remembered: None,
             },
             None => Proof {
                 kind: ProofKind::Unproven,
                 since: None,
                 exact: None,
                 before: self.record.before,
+                remembered: self.remembered_since(),
             },
         }
     }

@@ -380,3 +380,117 @@ fn a_word_that_is_taken_back_before_the_mark_changes_nothing() {
     assert_eq!(has(&world).intersection(&before).count(), before.len());
     assert_eq!(loads(&world), 0);
 }
+
+/// What a store that ended has read again from its files is all there is.
+#[test]
+fn a_store_that_ends_while_it_is_saved_is_saved_before_the_next_attempt() {
+    let mut world = alone();
+    world.files = Some(has(&world));
+    let before = has(&world);
+    tell_alone(&mut world, RestoreGoal::Load, 0);
+    world.until("it saves", |world| world.previous.is_some());
+    world.kill(ProcessName::Store);
+    world.until("it failed", is_failed);
+    let Some(RestoreState::Failed { touched, retry, .. }) = state(&world) else {
+        panic!("it failed");
+    };
+    assert_eq!((touched, retry), (false, true));
+    assert_eq!(world.outline().proof.kind, ProofKind::Unproven);
+    world.previous = None;
+    tell_alone(&mut world, RestoreGoal::Load, 1);
+    world.until("it saves again", |world| world.previous.is_some());
+    assert_eq!(loads(&world), 0, "nothing is replaced before");
+    world.steps(3);
+    let saved = DataSight::Ready {
+        restore: RESTORE.to_owned(),
+        keys: before.len() as u64,
+        expiring: 0,
+    };
+    world.send(Event::Data(WhichData::Previous, saved));
+    world.until("loaded", loaded);
+    tell_alone(&mut world, RestoreGoal::Revert, 1);
+    world.until("back", |world| state(world) == Some(RestoreState::Reverted));
+    assert_eq!(has(&world), before);
+}
+
+/// Its volume has half a backup: that is no data that anybody ever had.
+#[test]
+fn a_pod_that_comes_after_a_load_that_was_cut_off_says_that_it_has_nothing() {
+    let mut world = alone();
+    world.files = Some(has(&world));
+    let before = has(&world);
+    tell_alone(&mut world, RestoreGoal::Load, 0);
+    world.until("it saves", |world| world.previous.is_some());
+    assert!(world.outline().proof.before);
+    world.steps(3);
+    let saved = DataSight::Ready {
+        restore: RESTORE.to_owned(),
+        keys: before.len() as u64,
+        expiring: 0,
+    };
+    world.send(Event::Data(WhichData::Previous, saved));
+    world.until("marked", |world| world.record.load.is_some());
+    world.pod_is_replaced();
+    world.desire(|desired| desired.restore = None);
+    world.steps(100);
+    let proof = world.outline().proof;
+    assert_eq!((proof.kind, proof.before), (ProofKind::Unproven, false));
+    assert_eq!(proof.remembered, None);
+    // What was saved is on the same volume.
+    world.desire(|desired| {
+        desired.restore = Some(RestoreOrder {
+            pod_uid: "pod-2".to_owned(),
+            ..order(RestoreGoal::Revert)
+        });
+    });
+    world.until("back", |world| state(world) == Some(RestoreState::Reverted));
+    assert_eq!(has(&world), before);
+    assert!(world.outline().proof.before);
+}
+
+#[test]
+fn a_node_that_was_never_touched_says_so_when_it_is_told_to_go_back() {
+    let mut world = alone();
+    let before = has(&world);
+    tell_alone(&mut world, RestoreGoal::Revert, 0);
+    world.until("refused", is_failed);
+    let Some(RestoreState::Failed { touched, retry, .. }) = state(&world) else {
+        panic!("it is refused");
+    };
+    assert_eq!((touched, retry), (false, false));
+    assert_eq!(has(&world), before);
+}
+
+#[test]
+fn a_sidecar_that_starts_again_names_the_proof_that_it_may_find_again() {
+    let mut world = World::new(desired());
+    world.until_ready();
+    let since = world.outline().proof.since;
+    assert_eq!(world.outline().proof.remembered, None);
+    world.sidecar_restarts();
+    let proof = world.outline().proof;
+    assert_eq!((proof.kind, proof.since), (ProofKind::Unproven, None));
+    assert_eq!(proof.remembered, since);
+    world.until_ready();
+    let proof = world.outline().proof;
+    assert_eq!((proof.since, proof.remembered), (since, None));
+    // What a store had that has ended is not found again.
+    world.kill(ProcessName::Store);
+    world.sidecar_restarts();
+    assert_eq!(world.outline().proof.remembered, None);
+}
+
+#[test]
+fn nobody_copies_a_node_whose_data_is_being_exchanged() {
+    let mut world = held(desired());
+    let desired = desired();
+    let asks = |world: &World| {
+        let (uid, token) = (&desired.cluster.uid, desired.node.token);
+        world.life.may_be_copied(world.now(), uid, token)
+    };
+    assert_eq!(asks(&world), Ok(()));
+    tell(&mut world, RestoreGoal::Stage, 0);
+    world.steps(5);
+    let why = asks(&world).expect_err("it is refused");
+    assert!(why.contains("exchanged"), "{why}");
+}

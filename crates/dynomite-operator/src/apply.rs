@@ -27,7 +27,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::backups;
 use crate::beside;
 use crate::context::{Context, Memory};
 use crate::failure::{describe, is_conflict, is_final, is_not_found};
@@ -37,7 +36,6 @@ use crate::leadership::NotLeader;
 use crate::names::{Holder, holder, watched};
 use crate::node_client::{Assigned, Error as NodeError, NodeClient, Target};
 use crate::observe::node_client;
-use crate::restores;
 use crate::stores;
 
 /// How many actions of one kind of a cluster are under way at once.
@@ -449,16 +447,16 @@ async fn one_by_one(
                 Ok(target) => ask_bucket(ctx, memory, cluster, target, request),
                 Err(error) => Err(error),
             },
-            Action::WriteBackup { name, uid, status } => {
-                beside::write::<DynomiteBackup>(ctx, namespace, name, uid, status).await
+            Action::WriteBackup { seen, status } => {
+                beside::write::<DynomiteBackup>(ctx, namespace, seen, status).await
             }
-            Action::MakeBackup(backup) => backups::make(ctx, backup).await,
+            Action::MakeBackup(backup) => beside::make(ctx, &**backup).await,
             Action::TakeAnnotation { annotation, value } => {
                 take_annotation(ctx, resource, annotation, value).await
             }
-            Action::MakeRestore(restore) => restores::make(ctx, restore).await,
-            Action::WriteRestore { name, uid, status } => {
-                beside::write::<DynomiteRestore>(ctx, namespace, name, uid, status).await
+            Action::MakeRestore(restore) => beside::make(ctx, &**restore).await,
+            Action::WriteRestore { seen, status } => {
+                beside::write::<DynomiteRestore>(ctx, namespace, seen, status).await
             }
             Action::SetRestoreFinalizer { name, uid, present } => {
                 beside::set_finalizer::<DynomiteRestore>(ctx, namespace, name, uid, *present).await

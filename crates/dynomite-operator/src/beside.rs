@@ -4,8 +4,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use dynomite_api::annotations::FIELD_MANAGER;
+use dynomite_planner::AsSeen;
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -36,6 +37,9 @@ pub trait Beside:
 
     /// Where those that were seen are kept.
     fn index(world: &World) -> &Index<Self>;
+
+    /// The name of its cluster.
+    fn cluster(&self) -> &str;
 }
 
 /// The API of a kind in a namespace.
@@ -49,22 +53,55 @@ pub(crate) fn absorb<K: Beside>(ctx: &Context, mut written: K) {
     K::index(&ctx.world).absorb(written);
 }
 
-/// Writes a status; the orders of the next pass rest on it.
+/// Makes one. One of this name that is of the same cluster is as good.
 ///
 /// # Errors
-/// [`Error::Outdated`] when it is another one by now, and what the API server says.
+/// [`Error::Refused`] when it is of another cluster, and what the API server says.
+pub async fn make<K: Beside>(ctx: &Context, wanted: &K) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let api = api::<K>(ctx, &wanted.namespace().unwrap_or_default());
+    let parameters = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match api.create(&parameters, wanted).await {
+        Ok(made) => {
+            absorb(ctx, made);
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+            let name = wanted.name_any();
+            let there = api.get(&name).await?;
+            if there.cluster() != wanted.cluster() {
+                let (kind, of) = (K::kind(&()), there.cluster());
+                return Err(Error::Refused(format!(
+                    "{kind} {name} is of cluster {of}: choose another name"
+                )));
+            }
+            absorb(ctx, there);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a status; the orders of the next pass rest on it. It was decided from what
+/// was seen, so it is written on nothing else: the next look decides anew.
+///
+/// # Errors
+/// [`Error::Outdated`] when it has changed meanwhile, and what the API server says.
 pub async fn write<K: Beside>(
     ctx: &Context,
     namespace: &str,
-    name: &str,
-    uid: &str,
+    seen: &AsSeen,
     status: &impl Serialize,
 ) -> Result<(), Error> {
     ctx.leadership.check()?;
+    let name = &seen.name;
     let change = json!({
         "apiVersion": K::api_version(&()),
         "kind": K::kind(&()),
-        "metadata": {"name": name, "uid": uid},
+        "metadata": {"name": name, "uid": seen.uid, "resourceVersion": seen.version},
         "status": status,
     });
     let parameters = PatchParams::apply(FIELD_MANAGER).force();

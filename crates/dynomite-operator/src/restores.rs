@@ -1,13 +1,8 @@
-//! `DynomiteRestore`s: where they are kept, and how one is made.
+//! `DynomiteRestore`s: where they are kept.
 
 use dynomite_api::crd::{DynomiteRestore, RESTORE_FINALIZER};
-use kube::ResourceExt;
-use kube::api::PostParams;
 
-use crate::apply::Error;
-use crate::beside::{Beside, absorb, api};
-use crate::context::Context;
-use crate::failure::is_conflict;
+use crate::beside::Beside;
 use crate::index::Index;
 use crate::world::World;
 
@@ -17,19 +12,8 @@ impl Beside for DynomiteRestore {
     fn index(world: &World) -> &Index<Self> {
         &world.restores
     }
-}
 
-/// Makes a restore; one of its name that is there already is as good.
-pub async fn make(ctx: &Context, restore: &DynomiteRestore) -> Result<(), Error> {
-    ctx.leadership.check()?;
-    let namespace = restore.namespace().unwrap_or_default();
-    let parameters = PostParams::default();
-    match api(ctx, &namespace).create(&parameters, restore).await {
-        Ok(written) => {
-            absorb(ctx, written);
-            Ok(())
-        }
-        Err(error) if is_conflict(&error) => Ok(()),
-        Err(error) => Err(error.into()),
+    fn cluster(&self) -> &str {
+        &self.spec.cluster
     }
 }

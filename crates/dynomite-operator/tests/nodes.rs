@@ -150,6 +150,7 @@ fn report() -> NodeReport {
             since: None,
             exact: None,
             before: true,
+            remembered: None,
         },
         awaiting: None,
         store: None,

@@ -47,8 +47,8 @@ pub use observed::{
 };
 pub use ownership::{is_ours, other_ring};
 pub use plan::{
-    Action, ByContainer, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan, Planned,
-    Resources, StepName, Waiting,
+    Action, AsSeen, ByContainer, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan,
+    Planned, Resources, StepName, Waiting,
 };
 pub use ring::{Node, Ring};
 pub use settings::Fault;

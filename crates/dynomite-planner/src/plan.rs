@@ -179,10 +179,8 @@ pub enum Action {
     },
     /// Write the status of a `DynomiteBackup`, exactly of this one.
     WriteBackup {
-        /// Its name, in the cluster's namespace.
-        name: String,
-        /// The UID it was seen with.
-        uid: String,
+        /// Which one, and in which version.
+        seen: AsSeen,
         /// What it says now.
         status: Box<DynomiteBackupStatus>,
     },
@@ -197,12 +195,10 @@ pub enum Action {
     },
     /// Make a `DynomiteRestore`; one of this name that is there already is as good.
     MakeRestore(Box<DynomiteRestore>),
-    /// Write the status of a `DynomiteRestore`, exactly this one.
+    /// Write the status of a `DynomiteRestore`, exactly of this one.
     WriteRestore {
-        /// Its name, in the cluster's namespace.
-        name: String,
-        /// The UID it was seen with.
-        uid: String,
+        /// Which one, and in which version.
+        seen: AsSeen,
         /// What it says now.
         status: Box<DynomiteRestoreStatus>,
     },
@@ -235,6 +231,29 @@ pub enum Action {
     },
 }
 
+/// An object as it was seen: what is decided from it is written only while it is
+/// still so. A late word of an operator that leads no more changes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AsSeen {
+    /// Its name, in the cluster's namespace.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its `resourceVersion`.
+    pub version: String,
+}
+
+impl AsSeen {
+    /// The object with these metadata.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            version: metadata.resource_version.clone().unwrap_or_default(),
+        }
+    }
+}
+
 impl Action {
     /// What the action touches, such as `Service ring` or `node ring-dc1-a-0`.
     pub fn target(&self) -> String {
@@ -251,9 +270,11 @@ impl Action {
             Self::IssueCertificates(what) => format!("Secret {}", what.admin_secret),
             Self::HandCredentials { node, .. } => format!("credentials of node {node}"),
             Self::AskBucket { request, .. } => format!("store {}", request.place.store),
-            Self::WriteBackup { name, .. } | Self::SetBackupFinalizer { name, .. } => {
-                format!("DynomiteBackup {name}")
+            Self::WriteBackup {
+                seen: AsSeen { name, .. },
+                ..
             }
+            | Self::SetBackupFinalizer { name, .. } => format!("DynomiteBackup {name}"),
             Self::MakeBackup(backup) => {
                 let name = backup.metadata.name.as_deref().unwrap_or_default();
                 format!("DynomiteBackup {name}")
@@ -263,9 +284,11 @@ impl Action {
                 let name = restore.metadata.name.as_deref().unwrap_or_default();
                 format!("DynomiteRestore {name}")
             }
-            Self::WriteRestore { name, .. } | Self::SetRestoreFinalizer { name, .. } => {
-                format!("DynomiteRestore {name}")
+            Self::WriteRestore {
+                seen: AsSeen { name, .. },
+                ..
             }
+            | Self::SetRestoreFinalizer { name, .. } => format!("DynomiteRestore {name}"),
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
             Self::Event { reason, .. } => format!("Event {reason}"),
         }

@@ -36,6 +36,10 @@ pub(crate) struct World {
     pub(crate) mute: Vec<String>,
     /// Nodes that answer and whose store does not come up.
     pub(crate) slow: Vec<String>,
+    /// Nodes whose sidecar has just started: it has yet to find its proof again.
+    pub(crate) starting: Vec<String>,
+    /// Nodes that no document reaches.
+    pub(crate) deaf: Vec<String>,
     /// Nodes whose image cannot be pulled.
     pub(crate) blocked: Vec<String>,
     /// What lives in each pod, by pod name.
@@ -118,6 +122,8 @@ impl World {
             now: "2026-01-01T00:01:00Z".parse().expect("a time"),
             mute: Vec::new(),
             slow: Vec::new(),
+            starting: Vec::new(),
+            deaf: Vec::new(),
             blocked: Vec::new(),
             lives: BTreeMap::new(),
             storage: storage::Storage::default(),
@@ -451,9 +457,19 @@ impl World {
                 desired: life.desired.take(),
                 keys: life.keys,
                 before: life.before,
+                data: std::mem::take(&mut life.data),
+                previous: life.previous.take(),
                 received: life.received.as_ref().map(|_| Received::default()),
                 ..Life::default()
             };
+        }
+    }
+
+    /// A store ends; what a load has not touched is still in its files.
+    pub(crate) fn crash_store(&mut self, name: &str) {
+        if let Some(life) = self.lives.get_mut(name) {
+            (life.proof, life.warming) = (None, false);
+            crate::restore::tests::store_ended(life);
         }
     }
 
@@ -462,6 +478,9 @@ impl World {
         let Some(pod) = self.observed.pods.get(node) else {
             return;
         };
+        if self.deaf.iter().any(|deaf| deaf == node) {
+            return;
+        }
         assert_eq!(
             pod.metadata.uid.as_deref(),
             Some(desired.node.pod_uid.as_str())
@@ -666,7 +685,13 @@ impl World {
         let seen = if self.mute.iter().any(|mute| mute == name) {
             Seen::Unknown("it does not answer".to_owned())
         } else {
-            Seen::Known(says(name, &uid, life, ready))
+            let mut said = says(name, &uid, life, ready);
+            if self.starting.iter().any(|starting| starting == name) {
+                said.proof.kind = ProofKind::Unproven;
+                said.proof.remembered = said.proof.since.take();
+                (said.phase, said.engine) = (NodePhase::Starting, None);
+            }
+            Seen::Known(said)
         };
         self.observed.reports.insert(name.to_owned(), seen);
     }

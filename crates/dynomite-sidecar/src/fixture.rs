@@ -118,6 +118,7 @@ pub(crate) fn report() -> NodeReport {
             since: None,
             exact: None,
             before: true,
+            remembered: None,
         },
         awaiting: None,
         store: Some(StoreFacts {

@@ -145,6 +145,10 @@ pub struct Proof {
     /// empty volume holds is nobody's data.
     #[serde(default)]
     pub before: bool,
+    /// Since when it was proven, by a proof on disk that a sidecar which has just
+    /// started has yet to compare with what runs: it may find that it still holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remembered: Option<Timestamp>,
 }
 
 /// By what the data is proven.

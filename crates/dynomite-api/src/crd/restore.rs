@@ -273,7 +273,7 @@ pub struct RestoreTokenStatus {
     /// The token.
     pub token: Token,
     /// What its node does: Waiting, Downloading, Staged, Saving, Loading, Loaded,
-    /// Reverted or Failed.
+    /// Lost (after it was loaded), Reverted or Failed.
     pub state: String,
     /// The node that loads it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -302,6 +302,10 @@ pub struct RestoreTokenStatus {
     /// Why it waits or failed, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What its nodes load, as they are told it: JSON, for the operator. It is
+    /// written once, so that a store that is away keeps no ring held.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub load: String,
 }
 
 /// A node's data before a restore.

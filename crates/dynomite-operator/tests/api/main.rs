@@ -1,5 +1,6 @@
 //! The reconcile against an API server in memory: it settles, survives a crash after every write, and bears trouble.
 
+mod beside;
 mod server;
 
 use std::collections::BTreeMap;

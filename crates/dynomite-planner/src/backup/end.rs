@@ -142,11 +142,16 @@ pub(crate) fn clean(view: &View<'_>, status: &mut DynomiteBackupStatus, step: &m
         .iter()
         .filter_map(|token| token.entry.as_ref()?["object"].as_str())
         .chain([MANIFEST])
-        .filter(|_| completed)
         .map(|object| format!("{}{object}", status.directory))
         .collect();
     let keep = |key: &String| ours.contains(key);
-    match remove(view, step, &place, &status.directory, since, keep) {
+    let done = if completed {
+        remove(view, step, &place, &status.directory, since, keep)
+    } else {
+        // A manifest that was written all the same must not outlive what it names.
+        delete(view, step, &place, &status.directory, since)
+    };
+    match done {
         Ok(()) => status.cleaning = false,
         Err(_) if late => status.cleaning = false,
         Err(_) => {}

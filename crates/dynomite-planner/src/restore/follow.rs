@@ -1,11 +1,13 @@
 //! The tokens of a restore: which node loads each, what is heard of it, and when it has to be given up.
 
-use dynomite_api::contract::{ProofKind, RestoreReport, RestoreState};
+use dynomite_api::annotations::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_LOAD_AGAIN};
+use dynomite_api::contract::{RestoreReport, RestoreState};
 use dynomite_api::crd::{DynomiteRestore, DynomiteRestoreStatus, RestorePhase, RestoreTokenStatus};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{View, chosen, count, end, is_new, is_old, proof_now, restless, say, uid};
+use super::known::{Data, data, write_down};
+use super::{View, chosen, count, end, restless, say, uid};
 use crate::ring::Node;
 
 /// How often a token may fail to be staged before the restore is given up.
@@ -190,30 +192,23 @@ pub(super) fn load(view: &View<'_>, restore: &DynomiteRestore, status: &mut Dyno
         let outcome = follow(view, &id, &mut token, LOAD_FAILURES);
         status.tokens[index] = token;
         if let Err(why) = outcome {
-            count(status);
-            return say(
-                status,
-                RestorePhase::RollingBack,
-                "NotLoaded",
-                &why,
-                view.now,
-            );
+            return give_up(status, "NotLoaded", &why, view.now);
         }
     }
     count(status);
-    let restless = restless(view);
+    let restless = restless(view, status);
     let loaded = status.tokens.iter().all(|token| token.state == "Loaded");
     let new = status.tokens.iter().all(|token| {
         let mut nodes = view.ring.nodes.iter();
-        nodes.any(|node| chosen_is(token, node) && is_new(status, node))
+        nodes.any(|node| chosen_is(token, node) && data(status, node) == Data::New)
     });
     if loaded && new && restless.is_empty() {
         // Whoever has any proof but those that load has old data.
         let all = view.ring.nodes.iter().chain(&view.ring.leaving);
-        let old = all.filter(|node| chosen(status, node).is_none());
-        for proof in old.filter_map(proof_now).collect::<Vec<_>>() {
-            status.nodes.retain(|known| known.node != proof.node);
-            status.nodes.push(proof);
+        for node in all {
+            if chosen(status, node).is_none() {
+                write_down(status, node);
+            }
         }
         status.committed_at = Some(Time(view.now));
         return say(status, RestorePhase::Leveling, "", "", view.now);
@@ -224,6 +219,18 @@ pub(super) fn load(view: &View<'_>, restore: &DynomiteRestore, status: &mut Dyno
         ("NotAtRest", format!("waits for {}", restless.join("; ")))
     };
     say(status, RestorePhase::Loading, reason, &message, view.now);
+}
+
+/// The way back begins.
+pub(super) fn give_up(status: &mut DynomiteRestoreStatus, reason: &str, why: &str, now: Timestamp) {
+    for token in &mut status.tokens {
+        // What is reported of the load speaks of the same attempt.
+        token.attempt += 1;
+        token.not_before = None;
+        "Waiting".clone_into(&mut token.state);
+    }
+    count(status);
+    say(status, RestorePhase::RollingBack, reason, why, now);
 }
 
 fn chosen_is(token: &RestoreTokenStatus, node: &Node<'_>) -> bool {
@@ -303,27 +310,36 @@ pub(super) fn level(
     restore: &DynomiteRestore,
     status: &mut DynomiteRestoreStatus,
 ) {
-    let id = uid(restore).to_owned();
     for index in 0..status.tokens.len() {
         let mut token = status.tokens[index].clone();
-        let mut nodes = view.ring.nodes.iter();
-        let there = nodes.any(|node| node.token == token.token && is_new(status, node));
-        // Who cannot be asked has not lost it, for all that is known.
-        let silent = |node: &Node<'_>| {
-            node.token == token.token && node.report.is_err() && node.may_be_proven()
+        let is = |wanted| {
+            let mut nodes = view.ring.nodes.iter();
+            nodes.any(|node| node.token == token.token && data(status, node) == wanted)
         };
-        if !there && token.state == "Loaded" && view.ring.nodes.iter().any(silent) {
-            continue;
+        if is(Data::New) {
+            if token.state != "Loaded" {
+                "Loaded".clone_into(&mut token.state);
+                token.message.clear();
+            }
+        } else if token.state != "Loaded" || !is(Data::Unknown) {
+            // Of whom nothing is known has not lost it, for all that is known.
+            bring_back(view, restore, &mut token);
         }
-        // When the only node with the new data has lost it, it loads it again.
-        if !there {
-            reload(view, &id, &mut token);
-            status.tokens[index] = token;
-        } else if token.state != "Loaded" {
-            "Loaded".clone_into(&mut status.tokens[index].state);
-        }
+        status.tokens[index] = token;
     }
     count(status);
+    let lost = status.tokens.iter().filter(|token| token.state == "Lost");
+    let lost: Vec<&str> = lost.map(|token| token.message.as_str()).collect();
+    if !lost.is_empty() {
+        let message = lost.join("; ");
+        return say(
+            status,
+            RestorePhase::Leveling,
+            "DataLost",
+            &message,
+            view.now,
+        );
+    }
     let behind = unlevel(view, status);
     if behind.is_empty() {
         let message = format!("every node has the data of {}", status.backup);
@@ -339,55 +355,88 @@ pub(super) fn level(
     say(status, RestorePhase::Leveling, "", &message, view.now);
 }
 
-fn reload(view: &View<'_>, restore: &str, token: &mut RestoreTokenStatus) {
-    let before = token.clone();
-    if follow(view, restore, token, u32::MAX).is_ok() && token.state != "Loaded" {
+/// A token whose new data no node has: it is loaded again, unless it has served.
+/// Then clients may have written to it, and the backup would undo that without a
+/// word: a person says what is to be.
+fn bring_back(view: &View<'_>, restore: &DynomiteRestore, token: &mut RestoreTokenStatus) {
+    let word = format!("{}-{}", token.token, token.attempt + 1);
+    match token.state.as_str() {
+        "Loaded" if view.ring.served_since.is_none() => load_again(view, token),
+        "Loaded" | "Lost" if !told(restore, &word) => lost(view, restore, token, &word),
+        "Loaded" | "Lost" => load_again(view, token),
+        _ => {
+            if follow(view, uid(restore), token, u32::MAX).is_err() {
+                load_again(view, token);
+            }
+        }
+    }
+}
+
+/// Whether a person has said this word.
+fn told(restore: &DynomiteRestore, word: &str) -> bool {
+    let annotations = restore.metadata.annotations.as_ref();
+    let value = annotations.and_then(|all| all.get(ANNOTATION_LOAD_AGAIN));
+    value.is_some_and(|value| value.split(',').any(|one| one.trim() == word))
+}
+
+fn lost(view: &View<'_>, restore: &DynomiteRestore, token: &mut RestoreTokenStatus, word: &str) {
+    "Lost".clone_into(&mut token.state);
+    let mut nodes = view.ring.nodes.iter();
+    let heir = nodes.find(|node| node.name == token.node && !node.pod_uid().is_empty());
+    if let Some(heir) = heir {
+        heir.pod_uid().clone_into(&mut token.pod_uid);
+    }
+    let namespace = &view.cluster.id.namespace;
+    token.message = format!(
+        "token {} has served the new data and lost it before another node had copied it: accept \
+         what the volume of its node has (kubectl annotate pod {} --namespace {namespace} \
+         --overwrite {ANNOTATION_ACCEPT_LOSS}={}), or load the backup again, without what was \
+         written since (kubectl annotate dynr {} --namespace {namespace} --overwrite \
+         {ANNOTATION_LOAD_AGAIN}={word})",
+        token.token,
+        token.node,
+        token.pod_uid,
+        restore.metadata.name.as_deref().unwrap_or_default(),
+    );
+}
+
+/// Its node, or the next one that answers, loads it anew.
+fn load_again(view: &View<'_>, token: &mut RestoreTokenStatus) {
+    let answers =
+        |node: &&Node<'_>| node.token == token.token && node.report.is_ok() && !node.terminating();
+    let nodes = || view.ring.nodes.iter().filter(answers);
+    let kept = nodes().find(|node| node.name == token.node);
+    let Some(node) = kept.or_else(|| nodes().next()) else {
         return;
-    }
-    // Its node is gone, or its proof: the next one that answers loads it anew.
-    let nodes = || {
-        view.ring
-            .nodes
-            .iter()
-            .filter(|node| node.token == token.token)
     };
-    let kept = nodes().find(|node| chosen_is(&before, node) && node.report.is_ok());
-    let any = nodes().find(|node| node.report.is_ok() && !node.terminating());
-    if let Some(node) = kept.filter(|node| !node.terminating()).or(any) {
-        let (name, pod_uid) = (node.name.clone(), node.pod_uid().to_owned());
-        *token = before;
-        token.node = name;
-        token.pod_uid = pod_uid;
-        token.attempt += 1;
-        token.not_before = None;
-        "Waiting".clone_into(&mut token.state);
-        "its data was lost before others had copied it".clone_into(&mut token.message);
-    }
+    let (name, pod_uid) = (node.name.clone(), node.pod_uid().to_owned());
+    (token.node, token.pod_uid) = (name, pod_uid);
+    token.attempt += 1;
+    token.not_before = None;
+    "Waiting".clone_into(&mut token.state);
+    "its data was lost before others had copied it".clone_into(&mut token.message);
 }
 
 /// The nodes that have old data, may have it, or have none yet.
 fn unlevel(view: &View<'_>, status: &DynomiteRestoreStatus) -> Vec<String> {
     let served = view.ring.served_since.is_some();
-    let all = view.ring.nodes.iter().filter(|node| node.pod.is_some());
+    let behind = |node: &Node<'_>| {
+        let why = match (data(status, node), &node.report) {
+            (Data::Old, _) => "it has the data of before".to_owned(),
+            (Data::Unknown, Err(why)) => format!("it does not answer: {why}"),
+            (Data::Unknown, Ok(_)) => "it has just started".to_owned(),
+            // What comes up later has another pod, and no proof.
+            (Data::None, Err(_)) => return None,
+            (Data::New, _) if !served || node.proven() => return None,
+            (Data::New | Data::None, _) => node.lacks(),
+        };
+        Some(format!("node {} ({why})", node.name))
+    };
     // Of those that leave only what they may still serve counts.
-    let leaving = view
-        .ring
-        .leaving
-        .iter()
-        .filter(|node| is_old(status, node) || (node.report.is_err() && node.may_be_proven()));
-    all.chain(leaving)
-        .filter_map(|node| {
-            let why = match &node.report {
-                Err(_) if node.address().is_none() || node.terminating() => return None,
-                Err(why) => format!("it does not answer: {why}"),
-                Ok(_) if is_old(status, node) => "it has the data of before".to_owned(),
-                Ok(report) if report.proof.kind == ProofKind::Unproven => node.lacks(),
-                Ok(_) if served && !node.proven() => node.lacks(),
-                Ok(_) => return None,
-            };
-            Some(format!("node {} ({why})", node.name))
-        })
-        .collect()
+    let leaving = view.ring.leaving.iter();
+    let leaving = leaving.filter(|node| matches!(data(status, node), Data::Old | Data::Unknown));
+    let all = view.ring.nodes.iter().chain(leaving);
+    all.filter_map(behind).collect()
 }
 
 /// Nodes with new data go back to the old: by a copy of those that were not
@@ -398,37 +447,44 @@ pub(super) fn roll_back(
     status: &mut DynomiteRestoreStatus,
 ) {
     let id = uid(restore).to_owned();
-    let mut open = Vec::new();
+    let (mut open, mut lost) = (Vec::new(), Vec::new());
     for index in 0..status.tokens.len() {
         let mut token = status.tokens[index].clone();
         if super::terms::reverts(view.ring, status, &token) {
-            inherit(view, &mut token);
-            let node = view.ring.nodes.iter().find(|node| chosen_is(&token, node));
-            let untouched = node.is_some_and(|node| is_old(status, node));
-            if !untouched && token.state != "Reverted" {
-                // The report of the failed load speaks of the same attempt.
-                if token.state == "Failed" || token.state == "Loaded" {
-                    token.attempt += 1;
-                    "Waiting".clone_into(&mut token.state);
-                }
-                if let Err(why) = follow(view, &id, &mut token, u32::MAX) {
-                    token.message = format!("{why}; restore {} by another restore", token.token);
-                }
+            go_back(view, &id, status, &mut token);
+            if token.state == "Failed" {
+                lost.push(token.message.clone());
+            } else if token.state != "Reverted" {
                 open.push(format!(
                     "token {} goes back on node {}",
                     token.token, token.node
                 ));
             }
         } else {
-            let mut nodes = view.ring.nodes.iter();
-            // One that cannot be asked may have loaded it all the same.
-            let new = nodes.find(|node| {
-                let silent = node.report.is_err() && node.may_be_proven();
-                let loaded = restored(status, node) || (silent && chosen_is(&token, node));
-                node.token == token.token && loaded
-            });
-            if let Some(node) = new {
-                open.push(format!("node {} has the new data", node.name));
+            // One that cannot be asked, or was not told to stop, may load it all the same.
+            let may_be_new = |node: &&Node<'_>| match data(status, node) {
+                Data::New => node.token == token.token,
+                Data::Unknown => chosen_is(&token, node),
+                Data::Old | Data::None => {
+                    chosen_is(&token, node) && node.report.is_ok() && !(view.is_told)(node)
+                }
+            };
+            if let Some(node) = view.ring.nodes.iter().find(may_be_new) {
+                open.push(format!(
+                    "node {} has the new data, or may get it",
+                    node.name
+                ));
+            }
+            let holders = || {
+                view.ring
+                    .holders(token.token)
+                    .map(|node| data(status, node))
+            };
+            if !holders().any(|data| matches!(data, Data::Old | Data::Unknown)) {
+                lost.push(format!(
+                    "no node of token {} has kept its data",
+                    token.token
+                ));
             }
         }
         status.tokens[index] = token;
@@ -441,6 +497,20 @@ pub(super) fn roll_back(
         .next()
         .unwrap_or_default();
     let why = why.to_owned();
+    if open.is_empty() && !lost.is_empty() {
+        let message = format!(
+            "{why}; what could not be taken back: {}; accept what a node's volume has, then \
+             restore it by another DynomiteRestore",
+            lost.join("; ")
+        );
+        return end(
+            status,
+            RestorePhase::RolledBack,
+            "DataLost",
+            &message,
+            view.now,
+        );
+    }
     if open.is_empty() {
         let message = format!("the ring has the data that it had before: {why}");
         return end(
@@ -461,6 +531,46 @@ pub(super) fn roll_back(
     );
 }
 
+/// The node of a token goes back to what it has saved of itself, unless it was not
+/// touched.
+fn go_back(
+    view: &View<'_>,
+    restore: &str,
+    status: &mut DynomiteRestoreStatus,
+    token: &mut RestoreTokenStatus,
+) {
+    inherit(view, token);
+    let nodes = || view.ring.nodes.iter();
+    let Some(node) = nodes().find(|node| chosen_is(token, node)) else {
+        return;
+    };
+    if data(status, node) == Data::Old {
+        "Reverted".clone_into(&mut token.state);
+        return;
+    }
+    if matches!(token.state.as_str(), "Reverted" | "Failed") {
+        return;
+    }
+    let said = said(view, restore, token).map(|report| &report.state);
+    if let Some(RestoreState::Failed {
+        touched: false,
+        retry: false,
+        ..
+    }) = said
+    {
+        // It has nothing to go back to, and nothing to go back from: what its
+        // volume has is what it had.
+        "Reverted".clone_into(&mut token.state);
+        return;
+    }
+    if let Err(why) = follow(view, restore, token, u32::MAX) {
+        token.message = why;
+    }
+    if token.state == "Reverted" {
+        write_down(status, node);
+    }
+}
+
 /// A pod that came after the one that was to load has its volume, and what was saved there.
 fn inherit(view: &View<'_>, token: &mut RestoreTokenStatus) {
     let mut heirs = view.ring.nodes.iter();
@@ -472,10 +582,4 @@ fn inherit(view: &View<'_>, token: &mut RestoreTokenStatus) {
         token.not_before = None;
         "Waiting".clone_into(&mut token.state);
     }
-}
-
-/// Whether a node's data is of this restore.
-pub(super) fn restored(status: &DynomiteRestoreStatus, node: &Node<'_>) -> bool {
-    let kind = node.report.as_ref().map(|report| report.proof.kind);
-    kind == Ok(ProofKind::Restored) && is_new(status, node)
 }

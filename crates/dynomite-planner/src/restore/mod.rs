@@ -8,21 +8,20 @@
 //! ```
 //!
 //! Nodes act by what stands in the status, so it is written first: an operator
-//! that starts anew tells them the same. Before the data is loaded the status
-//! records the proof of every node; nobody copies anybody from then on. So a node
-//! has old data if its proof stands there, and new data, or none, if not. From the
-//! commit on old proofs count no longer and those nodes copy the restored ones; a
-//! roll-back is the same the other way round.
+//! that starts anew tells them the same. Whose data is old and whose is new is one
+//! table (`known`). From the commit on old data counts no longer and those nodes copy
+//! the restored ones; a roll-back is the same the other way round.
 
 mod asked;
 mod follow;
+mod known;
 mod source;
 mod terms;
 
 use dynomite_api::contract::{EngineState, NodePhase, NodeReport, ProofKind};
 use dynomite_api::crd::{
     BackupPhase, DynomiteBackup, DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus,
-    RESTORE_FINALIZER, RestoreNodeStatus, RestorePhase, RestoreTokenStatus, set_outcome,
+    RESTORE_FINALIZER, RestorePhase, RestoreTokenStatus, set_outcome,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -32,6 +31,7 @@ use crate::observed::Observed;
 use crate::plan::Action;
 use crate::ring::{Node, Ring};
 use crate::steps::Step;
+use known::{Data, data, proof_now};
 use source::{NoSource, Source, source};
 
 pub(crate) use asked::asked;
@@ -147,49 +147,27 @@ pub(crate) fn advance(
     match phase {
         RestorePhase::Pending => begin(view, restore, &mut status, step),
         RestorePhase::Checking => check(view, restore, &mut status, step),
-        RestorePhase::Staging => {
-            if found(view, restore, &mut status, step).is_some() {
-                follow::stage(view, restore, &mut status);
-            }
-        }
-        RestorePhase::Holding => {
-            if found(view, restore, &mut status, step).is_some() {
-                hold(view, restore, &mut status);
-            }
-        }
+        RestorePhase::Staging => follow::stage(view, restore, &mut status),
+        RestorePhase::Holding => hold(view, restore, &mut status),
         RestorePhase::Loading if gives_up => {
             let why = "a person has given it up";
-            say(
-                &mut status,
-                RestorePhase::RollingBack,
-                "Aborted",
-                why,
-                view.now,
-            );
+            follow::give_up(&mut status, "Aborted", why, view.now);
         }
-        RestorePhase::Loading => {
-            if found(view, restore, &mut status, step).is_some() {
-                follow::load(view, restore, &mut status);
-            }
-        }
-        RestorePhase::Leveling => {
-            let _ = found(view, restore, &mut status, step);
-            follow::level(view, restore, &mut status);
-        }
-        RestorePhase::RollingBack => {
-            let _ = found(view, restore, &mut status, step);
-            follow::roll_back(view, restore, &mut status);
-        }
+        RestorePhase::Loading => follow::load(view, restore, &mut status),
+        RestorePhase::Leveling => follow::level(view, restore, &mut status),
+        RestorePhase::RollingBack => follow::roll_back(view, restore, &mut status),
         RestorePhase::Completed
         | RestorePhase::Failed
         | RestorePhase::Aborted
         | RestorePhase::RolledBack => {}
     }
+    if (RestorePhase::Staging..=RestorePhase::RollingBack).contains(&phase) {
+        hand_credentials(view, &status, step);
+    }
     status
 }
 
-/// The source of a restore that has one. What is in the way of it is said; once
-/// a restore has begun to load, nothing of that ends it.
+/// The source of a restore that is checked. What is in the way of it is said.
 fn found(
     view: &View<'_>,
     restore: &DynomiteRestore,
@@ -197,30 +175,32 @@ fn found(
     step: &mut Step,
 ) -> Option<Source> {
     match source(view, restore, step) {
-        Ok(source) => {
-            for node in view.ring.nodes.iter().filter(|node| loads(status, node)) {
-                crate::bucket::hand_credentials(step, node, &source.place);
-            }
-            Some(source)
-        }
+        Ok(source) => Some(source),
         Err(NoSource::Pending(why)) => {
-            let phase = phase(restore);
             let message = if why.is_empty() {
                 "the store of backups is being asked"
             } else {
                 &why
             };
+            let phase = RestorePhase::Checking;
             say(status, phase, "StoreUnavailable", message, view.now);
             None
         }
-        Err(NoSource::Never(reason, message)) if phase(restore) < RestorePhase::Loading => {
+        Err(NoSource::Never(reason, message)) => {
             end(status, RestorePhase::Failed, reason, &message, view.now);
             None
         }
-        Err(NoSource::Never(reason, message)) => {
-            say(status, phase(restore), reason, &message, view.now);
-            None
-        }
+    }
+}
+
+/// Hands what opens the store to the nodes that load. What they have staged is
+/// theirs: a store that cannot be opened any more stops nothing that has begun.
+fn hand_credentials(view: &View<'_>, status: &DynomiteRestoreStatus, step: &mut Step) {
+    let Ok(place) = crate::bucket::place(view.cluster, view.observed, &status.store) else {
+        return;
+    };
+    for node in view.ring.nodes.iter().filter(|node| loads(status, node)) {
+        crate::bucket::hand_credentials(step, node, &place);
     }
 }
 
@@ -299,10 +279,6 @@ fn check(
             view.now,
         );
     }
-    status.store.clone_from(&source.place.store);
-    status.backup = source.id;
-    status.directory = source.directory;
-    status.as_of = Some(Time(source.as_of));
     let token = |load: &source::TokenLoad| RestoreTokenStatus {
         token: load.token,
         state: "Waiting".to_owned(),
@@ -315,8 +291,13 @@ fn check(
         bytes_total: None,
         keys: None,
         message: String::new(),
+        load: source.pin(load),
     };
     status.tokens = source.loads.iter().map(token).collect();
+    status.store.clone_from(&source.place.store);
+    status.backup.clone_from(&source.id);
+    status.directory.clone_from(&source.directory);
+    status.as_of = Some(Time(source.as_of));
     let message = match source.unreachable {
         0 => String::new(),
         keys => format!("{keys} keys lie outside of database 0, where no client finds them"),
@@ -337,7 +318,7 @@ fn hold(view: &View<'_>, restore: &DynomiteRestore, status: &mut DynomiteRestore
             view.now,
         );
     }
-    let restless = restless(view);
+    let restless = restless(view, status);
     if restless.is_empty() {
         let nodes = view.ring.nodes.iter().chain(&view.ring.leaving);
         status.nodes = nodes.filter_map(proof_now).collect();
@@ -370,16 +351,16 @@ fn lost(status: &DynomiteRestoreStatus) -> String {
 }
 
 /// Nodes that may serve, write or copy, for all that is known, and why.
-fn restless(view: &View<'_>) -> Vec<String> {
+fn restless(view: &View<'_>, status: &DynomiteRestoreStatus) -> Vec<String> {
     let all = view.ring.nodes.iter().chain(&view.ring.leaving);
     all.filter_map(|node| {
-        let why = stirs(view, node)?;
+        let why = stirs(view, status, node)?;
         Some(format!("node {} ({why})", node.name))
     })
     .collect()
 }
 
-fn stirs(view: &View<'_>, node: &Node<'_>) -> Option<String> {
+fn stirs(view: &View<'_>, status: &DynomiteRestoreStatus, node: &Node<'_>) -> Option<String> {
     if node.pod.is_none() || (node.address().is_none() && node.report.is_err()) {
         // What comes up later has another pod, and no proof.
         return None;
@@ -397,33 +378,16 @@ fn stirs(view: &View<'_>, node: &Node<'_>) -> Option<String> {
     if copies {
         return Some("it copies".to_owned());
     }
-    let rests = report.phase == NodePhase::Held && stands_by(report);
-    (proven && !rests).then(|| format!("it is {:?}", report.phase))
+    if data(status, node) == Data::Unknown {
+        return Some("it has just started, and has yet to find out what it has".to_owned());
+    }
+    let rests = stands_by(report) && (report.phase == NodePhase::Held || !proven);
+    (!rests).then(|| format!("it is {:?}", report.phase))
 }
 
 fn stands_by(report: &NodeReport) -> bool {
     let engine = report.engine.as_ref();
     engine.is_none_or(|engine| engine.state == EngineState::Standby)
-}
-
-/// The proof of a node's data, as it is now.
-fn proof_now(node: &Node<'_>) -> Option<RestoreNodeStatus> {
-    let report = node.report.as_ref().ok()?;
-    Some(RestoreNodeStatus {
-        node: node.name.clone(),
-        pod_uid: node.pod_uid().to_owned(),
-        proof_since: report.proof.since?.to_string(),
-    })
-}
-
-/// Whether a node's data is proven, and by a proof of before the restore.
-fn is_old(status: &DynomiteRestoreStatus, node: &Node<'_>) -> bool {
-    proof_now(node).is_some_and(|proof| status.nodes.contains(&proof))
-}
-
-/// Whether a node's data is proven, and by a proof that came since.
-fn is_new(status: &DynomiteRestoreStatus, node: &Node<'_>) -> bool {
-    proof_now(node).is_some_and(|proof| !status.nodes.contains(&proof))
 }
 
 /// Sums what the tokens say.

@@ -7,11 +7,14 @@ use dynomite_api::contract::{
     BackupPlace, BucketAction, BucketAnswer, ObjectFacts, RestorePart, TokenRange,
 };
 use dynomite_api::crd::{BackupPhase, DynomiteRestore};
+use dynomite_snapshot::digest::Sha256;
 use dynomite_snapshot::fit::{Load, Room, Wish, fits};
 use dynomite_snapshot::layout::{Directory, Found, Object, find};
 use dynomite_snapshot::manifest::{Manifest, Ring as RingShape};
 use dynomite_snapshot::rdb::Version;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::Digest as _;
 
 use super::View;
 use crate::bucket::{NoPlace, Reply, ask, place};
@@ -43,6 +46,30 @@ pub(crate) struct TokenLoad {
     pub(crate) token: Token,
     pub(crate) parts: Vec<RestorePart>,
     pub(crate) keep: Option<TokenRange>,
+}
+
+/// What the nodes of a token are told to load, as the status keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Pinned {
+    /// Where from; another way to the same store may be known by now.
+    pub(crate) place: BackupPlace,
+    pub(crate) parts: Vec<RestorePart>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) keep: Option<TokenRange>,
+}
+
+impl Source {
+    /// What a token loads, in writing: from then on nobody has to ask the store.
+    pub(crate) fn pin(&self, load: &TokenLoad) -> String {
+        let pinned = Pinned {
+            place: self.place.clone(),
+            parts: load.parts.clone(),
+            keep: load.keep.clone(),
+        };
+        // Structs and strings always serialise.
+        serde_json::to_string(&pinned).unwrap_or_default()
+    }
 }
 
 /// Why there is no source.
@@ -151,7 +178,7 @@ fn find_manifest(
     if let Some(directory) = chosen.filter(|directory| !directory.is_empty()) {
         let manifest = read_manifest(view, restore, place, directory, step)?;
         let why = format!("there is no manifest in {directory} any more");
-        let manifest = manifest.ok_or(NoSource::Never("BackupGone", why))?;
+        let (manifest, _) = manifest.ok_or(NoSource::Never("BackupGone", why))?;
         return Ok((directory.clone(), manifest));
     }
     if let Some(name) = &from.backup {
@@ -173,7 +200,7 @@ fn find_manifest(
     for directory in directories.iter().take(CANDIDATES) {
         let directory = directory.to_string();
         match read_manifest(view, restore, place, &directory, step) {
-            Ok(Some(manifest)) => {
+            Ok(Some((manifest, _))) => {
                 let at = from.as_of.as_ref().map(|at| at.0);
                 if at.is_none_or(|at| manifest.backup.finished_at <= at) {
                     return Ok((directory, manifest));
@@ -209,7 +236,16 @@ fn named(
     }
     let manifest = read_manifest(view, restore, place, &status.directory, step)?;
     let why = format!("the manifest of DynomiteBackup {name} is gone from the store");
-    let manifest = manifest.ok_or(NoSource::Never("BackupGone", why))?;
+    let (manifest, digest) = manifest.ok_or(NoSource::Never("BackupGone", why))?;
+    let known = &status.manifest_digest;
+    if !known.is_empty() && *known != digest {
+        let why = format!(
+            "the manifest of DynomiteBackup {name} is another one than was written: its SHA-256 \
+             is {digest}, and {known} is recorded; name its directory by id to restore it all the \
+             same"
+        );
+        return Err(NoSource::Never("ManifestDiffers", why));
+    }
     Ok((status.directory, manifest))
 }
 
@@ -258,20 +294,23 @@ fn list(
     }
 }
 
-/// The manifest in a directory, if there is one.
+/// The manifest in a directory, if there is one, and its SHA-256.
 fn read_manifest(
     view: &View<'_>,
     restore: &DynomiteRestore,
     place: &BackupPlace,
     directory: &str,
     step: &mut Step,
-) -> Result<Option<Manifest>, NoSource> {
+) -> Result<Option<(Manifest, String)>, NoSource> {
     let key = format!("{directory}{}", Object::Manifest);
     let answer = answer(view, restore, place, BucketAction::Get { key }, step)?;
     match answer {
-        BucketAnswer::Text { text } => Manifest::read(text.as_bytes())
-            .map(Some)
-            .map_err(|why| NoSource::Never("ManifestUnreadable", why.to_string())),
+        BucketAnswer::Text { text } => {
+            let digest = Sha256(sha2::Sha256::digest(text.as_bytes()).into()).to_string();
+            Manifest::read(text.as_bytes())
+                .map(|manifest| Some((manifest, digest)))
+                .map_err(|why| NoSource::Never("ManifestUnreadable", why.to_string()))
+        }
         BucketAnswer::Missing => Ok(None),
         other => Err(refused(other)),
     }

@@ -3,12 +3,11 @@
 use dynomite_api::contract::{Distrust, Hold, HoldStore, NodeReport, RestoreGoal, RestoreOrder};
 use dynomite_api::crd::{DynomiteRestore, DynomiteRestoreStatus, RestorePhase, RestoreTokenStatus};
 
-use super::follow::restored;
-use super::source::{NoSource, source};
-use super::{View, active, chosen, is_old, phase, uid};
+use super::known::{Data, data, since, written};
+use super::source::Pinned;
+use super::{View, active, chosen, phase, uid};
 use crate::quantity;
 use crate::ring::{Node, Ring};
-use crate::steps::Step;
 
 /// What a restore adds to a node's document, and keeps out of it.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +23,9 @@ pub(crate) struct Terms {
     pub(crate) distrust: Option<Distrust>,
     /// From whom it may copy, by name; anybody when absent.
     pub(crate) donors: Option<Vec<String>>,
+    /// Whether what its volume has may be accepted all the same: by a person, or
+    /// where it is all there is.
+    pub(crate) may_accept: bool,
 }
 
 /// What the active restore means for a node. `None` when that cannot be known
@@ -47,7 +49,7 @@ pub(crate) fn terms(view: &View<'_>, node: &Node<'_>, report: &NodeReport) -> Op
     if !terms.decides {
         return Some(terms);
     }
-    terms.hold = holds(view, status, phase, node).then(|| Hold {
+    terms.hold = stays_out(view, status, phase, node).then(|| Hold {
         why: format!(
             "DynomiteRestore {} exchanges the ring's data",
             restore.metadata.name.as_deref().unwrap_or_default()
@@ -55,45 +57,39 @@ pub(crate) fn terms(view: &View<'_>, node: &Node<'_>, report: &NodeReport) -> Op
         store: HoldStore::Running,
         ring: true,
     });
+    let is_lost = |token: &RestoreTokenStatus| token.state == "Lost" && token.node == node.name;
+    terms.may_accept = phase == RestorePhase::Leveling && status.tokens.iter().any(is_lost);
     let counts = match phase {
+        RestorePhase::Leveling => Some(Data::New),
+        RestorePhase::RollingBack => Some(Data::Old),
         // Nobody copies what is about to be replaced.
-        RestorePhase::Holding | RestorePhase::Loading => {
-            terms.donors = Some(Vec::new());
-            return Some(terms);
-        }
-        RestorePhase::Leveling => {
-            |status: &DynomiteRestoreStatus, node: &Node<'_>| !is_old(status, node)
-        }
-        _ => |status: &DynomiteRestoreStatus, node: &Node<'_>| !restored(status, node),
+        _ => None,
     };
     let whole = view.ring.holders(node.token);
-    // Of one that cannot be asked nobody knows which data it has.
-    let known = |other: &Node<'_>| other.report.is_ok() && other.may_be_proven();
-    let whole = whole.filter(|other| known(other) && counts(status, other));
+    let whole = whole.filter(|other| Some(data(status, other)) == counts && other.may_be_proven());
     terms.donors = Some(whole.map(|other| other.name.clone()).collect());
-    let goes_back = goal == Some(RestoreGoal::Revert);
-    // By what is written down, not by what it says now: a sidecar that starts
-    // anew says nothing of its proof until it has found it again.
-    let mut written = status.nodes.iter();
-    let known = written.find(|known| known.node == node.name && known.pod_uid == node.pod_uid());
-    let since = if phase == RestorePhase::Leveling {
-        known.and_then(|known| known.proof_since.parse().ok())
-    } else {
-        report.proof.since.filter(|_| !counts(status, node))
+    let distrust = |proof_since, why: &str| Distrust {
+        pod_uid: node.pod_uid().to_owned(),
+        proof_since,
+        why: why.to_owned(),
     };
-    if !goes_back {
-        terms.distrust = since.map(|since| Distrust {
-            pod_uid: node.pod_uid().to_owned(),
-            proof_since: since,
-            why: if phase == RestorePhase::Leveling {
-                "another node has loaded the backup that replaces it".to_owned()
-            } else {
-                "the restore that brought it was given up".to_owned()
-            },
-        });
-    }
-    if phase == RestorePhase::RollingBack && terms.hold.is_none() && terms.distrust.is_none() {
-        terms.distrust = left_held(view.ring, node, report);
+    match phase {
+        // By what is written down, not by what it says now: a sidecar that starts
+        // anew may find again the proof of which it says nothing yet.
+        RestorePhase::Leveling => {
+            let why = "another node has loaded the backup that replaces it";
+            terms.distrust = written(status, node).map(|since| distrust(since, why));
+        }
+        RestorePhase::RollingBack if data(status, node) == Data::Old => {
+            if terms.hold.is_none() {
+                terms.distrust = left_held(view.ring, node, report);
+            }
+        }
+        RestorePhase::RollingBack if goal.is_none() => {
+            let why = "the restore that brought it was given up";
+            terms.distrust = since(report).map(|since| distrust(since, why));
+        }
+        _ => {}
     }
     Some(terms)
 }
@@ -123,9 +119,12 @@ fn goal(
         RestorePhase::Staging | RestorePhase::Holding => Some(RestoreGoal::Stage),
         RestorePhase::Loading => Some(RestoreGoal::Load),
         // One that serves its new data needs no word and no bucket any more.
-        RestorePhase::Leveling => (token.state != "Loaded").then_some(RestoreGoal::Load),
+        RestorePhase::Leveling => {
+            let done = matches!(token.state.as_str(), "Loaded" | "Lost");
+            (!done).then_some(RestoreGoal::Load)
+        }
         RestorePhase::RollingBack => {
-            let back = reverts(ring, status, token) && !is_old(status, node);
+            let back = reverts(ring, status, token) && data(status, node) != Data::Old;
             back.then_some(RestoreGoal::Revert)
         }
         _ => None,
@@ -139,37 +138,34 @@ pub(super) fn reverts(
     status: &DynomiteRestoreStatus,
     token: &RestoreTokenStatus,
 ) -> bool {
-    let others = ring
-        .holders(token.token)
-        .filter(|node| node.name != token.node);
-    let names: Vec<&str> = others.map(|node| node.name.as_str()).collect();
-    let had = |node: &str| status.nodes.iter().any(|known| known.node == node);
-    !names.iter().any(|name| had(name)) && had(&token.node)
+    let had = |name: &str| status.nodes.iter().any(|known| known.node == name);
+    let others = ring.holders(token.token);
+    let kept_elsewhere = others
+        .filter(|node| node.name != token.node)
+        .any(|node| had(&node.name));
+    had(&token.node) && !kept_elsewhere
 }
 
-fn holds(
+/// Whether a node stays out of service.
+fn stays_out(
     view: &View<'_>,
     status: &DynomiteRestoreStatus,
     phase: RestorePhase,
     node: &Node<'_>,
 ) -> bool {
+    let mut tokens = status.tokens.iter();
+    let token = tokens.find(|token| token.token == node.token);
     match phase {
         RestorePhase::Holding | RestorePhase::Loading => true,
         // A ring that has never served has no donors that serve: it is copied
         // while it is held. One whose only new data was lost waits for it.
         RestorePhase::Leveling => {
-            let mut tokens = status.tokens.iter();
-            let token = tokens.find(|token| token.token == node.token);
             view.ring.served_since.is_none() || token.is_some_and(|t| t.state != "Loaded")
         }
-        RestorePhase::RollingBack => {
-            let mut tokens = status.tokens.iter();
-            let token = tokens.find(|token| token.token == node.token);
-            token.is_some_and(|token| {
-                let back = reverts(view.ring, status, token) && token.state != "Reverted";
-                back && !is_old(status, node)
-            })
-        }
+        RestorePhase::RollingBack => token.is_some_and(|token| {
+            let back = reverts(view.ring, status, token) && token.state != "Reverted";
+            back && data(status, node) != Data::Old
+        }),
         _ => false,
     }
 }
@@ -182,20 +178,8 @@ fn order(
     goal: RestoreGoal,
 ) -> Option<RestoreOrder> {
     let token = chosen(status, node)?;
-    let source = match source(view, restore, &mut Step::default()) {
-        Ok(source) => source,
-        Err(NoSource::Pending(_) | NoSource::Never(..)) => return None,
-    };
-    let load = source.loads.iter().find(|load| load.token == token.token)?;
-    let others = view
-        .ring
-        .holders(token.token)
-        .filter(|other| other.name != node.name);
-    let kept_elsewhere = if status.nodes.is_empty() {
-        others.into_iter().any(Node::may_be_proven)
-    } else {
-        !reverts(view.ring, status, token)
-    };
+    let pinned: Pinned = serde_json::from_str(&token.load).ok()?;
+    let place = crate::bucket::place(view.cluster, view.observed, &status.store);
     let limit = view.cluster.spec.backup.as_ref();
     let limit = limit.and_then(|backup| backup.bandwidth_limit.as_ref());
     let limit = limit.and_then(|limit| quantity::parse(&limit.0));
@@ -204,10 +188,10 @@ fn order(
         restore: uid(restore).to_owned(),
         attempt: token.attempt,
         goal,
-        place: source.place.clone(),
-        parts: load.parts.clone(),
-        keep: load.keep.clone(),
+        place: place.unwrap_or(pinned.place),
+        parts: pinned.parts,
+        keep: pinned.keep,
         bytes_per_second: limit.and_then(|limit| u64::try_from(limit).ok()),
-        save_previous: !kept_elsewhere && view.ring.served_since.is_some(),
+        save_previous: view.ring.served_since.is_some() && reverts(view.ring, status, token),
     })
 }

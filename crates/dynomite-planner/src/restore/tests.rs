@@ -7,10 +7,13 @@ use dynomite_api::crd::{BackupPhase, DynomiteBackup, DynomiteRestore, RestorePha
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, AsSeen, Plan};
 use crate::world::{Life, World, resource};
 
 mod annotation;
+mod known;
+mod random;
+mod trouble;
 
 const NAME: &str = "back-to-monday";
 const DIRECTORY: &str = "data/ring/cluster-uid/20260101T000500Z-00000000000000aa-monday/";
@@ -18,10 +21,11 @@ const DIRECTORY: &str = "data/ring/cluster-uid/20260101T000500Z-00000000000000aa
 /// Writes statuses and finalizers, as the hand does.
 pub(crate) fn act(world: &mut World, action: &Action) {
     match action {
-        Action::WriteRestore { name, uid, status } => {
-            if let Some(restore) = world.observed.restores.get_mut(name)
-                && restore.metadata.uid.as_ref() == Some(uid)
+        Action::WriteRestore { seen, status } => {
+            if let Some(restore) = world.observed.restores.get_mut(&seen.name)
+                && AsSeen::of(&restore.metadata) == *seen
             {
+                restore.metadata.resource_version = next_version(seen);
                 // As the API server keeps it: times lose what is below a second.
                 let kept = serde_json::to_value(status).expect("serialises");
                 restore.status = serde_json::from_value(kept).expect("reads");
@@ -47,6 +51,34 @@ pub(crate) fn act(world: &mut World, action: &Action) {
             }
         }
         _ => {}
+    }
+}
+
+/// The version of an object after a write.
+pub(crate) fn next_version(seen: &AsSeen) -> Option<String> {
+    let before: u64 = seen.version.parse().unwrap_or(0);
+    Some((before + 1).to_string())
+}
+
+/// What a load that was under way says when its store has ended.
+pub(crate) fn store_ended(life: &mut Life) {
+    let Some(report) = &mut life.restore else {
+        return;
+    };
+    let touched = match report.state {
+        RestoreState::Saving => false,
+        RestoreState::Loading | RestoreState::Loaded { .. } | RestoreState::Reverted => true,
+        _ => return,
+    };
+    report.state = failed("StoreEnded", "the store ended", true, touched);
+}
+
+fn failed(reason: &str, message: &str, retry: bool, touched: bool) -> RestoreState {
+    RestoreState::Failed {
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        retry,
+        touched,
     }
 }
 
@@ -82,20 +114,22 @@ pub(crate) fn live(life: &mut Life, desired: &NodeDesired, fails: bool, now: Tim
         }
         (RestoreGoal::Load, Some(RestoreState::Staged { .. })) if rests => {
             if order.save_previous && life.previous.is_none() {
-                life.previous = Some(life.data.clone());
+                life.restore = report(RestoreState::Saving);
+                return life.proof.is_none();
             }
-            life.proof = None;
-            life.data = "half".to_owned();
+            begin(life);
+            life.restore = report(RestoreState::Loading);
+            true
+        }
+        (RestoreGoal::Load, Some(RestoreState::Saving)) if rests => {
+            life.previous = Some(life.data.clone());
+            begin(life);
             life.restore = report(RestoreState::Loading);
             true
         }
         (RestoreGoal::Load, Some(RestoreState::Loading)) if fails => {
-            life.restore = report(RestoreState::Failed {
-                reason: "LoadFailed".to_owned(),
-                message: "the store ended".to_owned(),
-                retry: true,
-                touched: true,
-            });
+            let state = failed("LoadFailed", "the store ended", true, true);
+            life.restore = report(state);
             true
         }
         (RestoreGoal::Load, Some(RestoreState::Loading)) => {
@@ -106,7 +140,13 @@ pub(crate) fn live(life: &mut Life, desired: &NodeDesired, fails: bool, now: Tim
             true
         }
         (RestoreGoal::Revert, Some(state)) if state != RestoreState::Reverted && rests => {
-            life.data = life.previous.clone().expect("it has saved its data");
+            let Some(previous) = life.previous.clone() else {
+                let touched = life.data != "old";
+                let state = failed("NothingSaved", "nothing was saved", false, touched);
+                life.restore = report(state);
+                return true;
+            };
+            (life.data, life.before) = (previous, true);
             life.proof = Some(ProofKind::Restored);
             life.since = now;
             life.restore = report(RestoreState::Reverted);
@@ -116,6 +156,13 @@ pub(crate) fn live(life: &mut Life, desired: &NodeDesired, fails: bool, now: Tim
         (RestoreGoal::Load, Some(RestoreState::Failed { .. })) => true,
         _ => false,
     }
+}
+
+/// From here on the data is neither what it was nor the backup's.
+fn begin(life: &mut Life) {
+    life.proof = None;
+    life.before = false;
+    life.data = "half".to_owned();
 }
 
 fn manifest(world: &World) -> String {
@@ -226,6 +273,13 @@ fn check(world: &World, plan: &Plan) {
         .collect();
     assert!(!given.contains("half"), "a half is served");
     assert!(given.len() <= 1, "{given:?} are served at once: {plan:?}");
+    let status = world.observed.restores[NAME].status.as_ref();
+    let committed = status.is_some_and(|status| status.committed_at.is_some());
+    let counts = if committed { "new" } else { "old" };
+    for (name, life) in world.lives.iter().filter(|(_, life)| life.warming) {
+        let given = &world.lives[&life.donor].data;
+        assert_eq!(given, counts, "{name} copies {}", life.donor);
+    }
     for life in world.lives.values() {
         let desired = life.desired.as_ref();
         let loads = desired
@@ -428,6 +482,9 @@ fn a_node_that_loses_its_data_on_the_way_never_serves_the_old_again() {
             for _ in 0..120 {
                 let plan = world.pass();
                 check(&world, &plan);
+                if message(&world).starts_with("DataLost") {
+                    trouble::load_again(&mut world);
+                }
             }
             assert!(
                 phase(&world).is_final(),

@@ -144,7 +144,8 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         donors.retain(|donor| whole.contains(&donor.name));
     }
     let (grant, distrust) = if terms.decides {
-        (None, terms.distrust)
+        let accepted = terms.may_accept.then(|| grant(pass, node)).flatten();
+        (accepted, terms.distrust)
     } else {
         let behind = renew::distrust(pass, node, report);
         let left = || restore::left_held(pass.ring, node, report);

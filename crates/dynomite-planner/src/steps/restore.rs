@@ -7,7 +7,7 @@ use dynomite_api::crd::{DynomiteRestore, DynomiteRestoreStatus, RESTORE_FINALIZE
 use jiff::SignedDuration;
 
 use super::{Pass, Step, configure};
-use crate::plan::{Action, EventKind};
+use crate::plan::{Action, AsSeen, EventKind};
 use crate::restore::{self, View};
 use crate::ring::Node;
 use crate::wait::Wait;
@@ -64,8 +64,7 @@ pub(super) fn restore(pass: &Pass<'_>) -> Step {
     if status != before {
         let told = tell(&name, &before, &status);
         let write = Action::WriteRestore {
-            name,
-            uid: restore::uid(active).to_owned(),
+            seen: AsSeen::of(&active.metadata),
             status: Box::new(status),
         };
         step.act(write, "the restore went on");

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use super::{Pass, Step};
 use crate::backup::{self, Busy, View};
-use crate::plan::{Action, EventKind};
+use crate::plan::{Action, AsSeen, EventKind};
 use crate::wait::Wait;
 
 /// How often a backup that is being taken is looked at.
@@ -54,8 +54,7 @@ fn retain(view: &View<'_>, all: &[&DynomiteBackup], step: &mut Step) {
         let status = backup::retain(view, backup, all, step);
         if status.retention_done {
             let write = Action::WriteBackup {
-                name: backup.metadata.name.clone().unwrap_or_default(),
-                uid: backup.metadata.uid.clone().unwrap_or_default(),
+                seen: AsSeen::of(&backup.metadata),
                 status: Box::new(status),
             };
             step.act(write, "retention is done for this backup");
@@ -93,8 +92,7 @@ fn go_on(view: &View<'_>, backup: &DynomiteBackup, busy: &mut Busy, step: &mut S
     if status != before {
         let told = tell(&name, &before, &status);
         let write = Action::WriteBackup {
-            name,
-            uid,
+            seen: AsSeen::of(&backup.metadata),
             status: Box::new(status),
         };
         step.act(write, "the backup went on");

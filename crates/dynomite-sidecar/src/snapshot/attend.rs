@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dynomite_api::contract::{
-    NodeDesired, RestoreOrder, RestoreReport, RestoreState, SnapshotOrder, SnapshotReport,
-    SnapshotState,
+    BackupPlace, NodeDesired, RestoreOrder, RestoreReport, RestoreState, SnapshotOrder,
+    SnapshotReport, SnapshotState,
 };
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
@@ -100,8 +100,9 @@ fn follow_snapshot(
 /// What is staged, or being staged.
 #[derive(Default)]
 struct Staged {
-    /// The restore, what was ordered of it, and the attempt at which it was begun.
-    of: Option<(String, String, u32)>,
+    /// The restore, what was ordered of it, the attempt at which it was begun, and
+    /// from where.
+    of: Option<(String, String, u32, BackupPlace)>,
     job: Option<Job>,
     /// The restore for which the files of others were removed last; empty for none.
     tidied: Option<String>,
@@ -113,15 +114,25 @@ fn follow_restore(desk: &Arc<Desk>, desired: Option<&Arc<NodeDesired>>, staged: 
         return;
     };
     let order = desired.restore.as_ref();
-    let of = order.map(|order| (order.restore.clone(), stage::digest(order), order.attempt));
+    let of = order.map(|order| {
+        let (restore, place) = (order.restore.clone(), order.place.clone());
+        (restore, stage::digest(order), order.attempt, place)
+    });
     if staged.of == of && of.is_some() {
         return;
     }
     let known = staged.of.as_ref().zip(of.as_ref());
     let same = known.is_some_and(|(held, of)| (&held.0, &held.1) == (&of.0, &of.1));
     if let (true, Some(report), Some(order)) = (same, &mut desk.results().restore, order) {
-        // Staged data stays, and what is under way goes on; what has failed is begun anew.
-        if !matches!(report.state, RestoreState::Failed { .. }) {
+        let moved = known.is_some_and(|(held, of)| held.3 != of.3);
+        // Staged data stays, and what is under way goes on; what has failed, or comes
+        // by another way now, is begun anew.
+        let goes_on = match report.state {
+            RestoreState::Failed { .. } => false,
+            RestoreState::Staged { .. } => true,
+            _ => !moved,
+        };
+        if goes_on {
             report.attempt = order.attempt;
             staged.of = of;
             return;

@@ -230,6 +230,28 @@ fn a_manifest_that_cannot_be_written_is_no_backup() {
     }
 }
 
+/// It may have been written all the same, and the answer lost.
+#[test]
+fn a_failed_backup_loses_its_manifest_before_what_that_names() {
+    let mut world = with_backups(3, 1);
+    world.storage.refuses = Some(("Forbidden", false));
+    ask_for(&mut world, "b");
+    for _ in 0..1000 {
+        world.pass();
+        if said(&world, "b").phase == Some(BackupPhase::Failed) {
+            break;
+        }
+    }
+    let key = format!("{}manifest.json", said(&world, "b").directory);
+    world.storage.objects.insert(key.clone(), "{}".to_owned());
+    world.storage.refuses = None;
+    world.storage.asked.clear();
+    until_ended(&mut world, "b");
+    let asked = &world.storage.asked;
+    assert_eq!(asked.first(), Some(&format!("delete {key}")), "{asked:?}");
+    assert!(world.storage.objects.is_empty());
+}
+
 #[test]
 fn two_backups_of_one_second_lie_apart_and_one_waits_for_the_other() {
     let mut world = with_backups(3, 1);

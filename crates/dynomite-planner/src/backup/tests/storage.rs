@@ -10,7 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::bucket::{Asked, question};
-use crate::plan::Action;
+use crate::plan::{Action, AsSeen};
+use crate::restore::tests::next_version;
 use crate::world::World;
 
 /// Objects, and who fails.
@@ -50,10 +51,11 @@ pub(crate) fn act(world: &mut World, action: &Action) {
             asked.failures = asked.trouble().map_or(0, |_| failures + 1);
             answers.insert(key, asked);
         }
-        Action::WriteBackup { name, uid, status } => {
-            if let Some(backup) = world.observed.backups.get_mut(name)
-                && backup.metadata.uid.as_ref() == Some(uid)
+        Action::WriteBackup { seen, status } => {
+            if let Some(backup) = world.observed.backups.get_mut(&seen.name)
+                && AsSeen::of(&backup.metadata) == *seen
             {
+                backup.metadata.resource_version = next_version(seen);
                 backup.status = Some(*status.clone());
             }
         }
