@@ -132,14 +132,14 @@ fn heal(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn the_data_is_all_new_or_all_old(
         racks in prop_oneof![Just(1_usize), Just(3)],
         nodes in 1..3_u32,
         begins in 0..12_usize,
-        events in prop::collection::vec(happens(), 0..40),
+        events in prop::collection::vec(happens(), 0..30),
     ) {
         let mut world = asked(racks, nodes);
         for _ in 0..begins {
@@ -150,7 +150,7 @@ proptest! {
             let_happen(&mut world, event, &mut spent);
         }
         heal(&mut world);
-        for _ in 0..30 {
+        for _ in 0..20 {
             world.pass();
         }
         let completed = phase(&world) == RestorePhase::Completed;
