@@ -15,6 +15,7 @@ use crate::index::ClusterKey;
 use crate::leadership::Leadership;
 use crate::metrics::Metrics;
 use crate::node_client::NodeClient;
+use crate::remotes::Remotes;
 use crate::reports::{self, Pauses};
 use crate::stores::{Desk, Held};
 use crate::world::World;
@@ -147,6 +148,8 @@ pub struct Memory {
     pub stores: Option<Held>,
     /// Questions to them.
     pub desk: Desk,
+    /// Datacenters elsewhere that describe themselves.
+    pub remotes: Remotes,
     /// How long the last pass waited for the nodes' reports.
     pub asking: Duration,
     /// How often to look.

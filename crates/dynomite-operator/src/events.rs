@@ -34,6 +34,10 @@ pub enum Reason {
     Stalled,
     /// It goes on.
     GoesOn,
+    /// A datacenter elsewhere does not describe itself.
+    RemoteUnanswered,
+    /// It does again.
+    RemoteAnswers,
     /// `spec.paused` was set.
     Paused,
     /// `spec.paused` was removed.
@@ -42,7 +46,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of the page.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::TokensAssigned,
         Self::Ready,
         Self::NodeLost,
@@ -55,6 +59,8 @@ impl Reason {
         Self::AvailableAgain,
         Self::Stalled,
         Self::GoesOn,
+        Self::RemoteUnanswered,
+        Self::RemoteAnswers,
         Self::Paused,
         Self::Resumed,
     ];
@@ -74,6 +80,8 @@ impl Reason {
             Self::AvailableAgain => "AvailableAgain",
             Self::Stalled => "Stalled",
             Self::GoesOn => "GoesOn",
+            Self::RemoteUnanswered => "RemoteUnanswered",
+            Self::RemoteAnswers => "RemoteAnswers",
             Self::Paused => "Paused",
             Self::Resumed => "Resumed",
         }
@@ -88,6 +96,7 @@ impl Reason {
                 | Self::NodeFinding
                 | Self::Unavailable
                 | Self::Stalled
+                | Self::RemoteUnanswered
         )
     }
 }
@@ -140,6 +149,19 @@ pub fn changes(old: &DynomiteClusterStatus, new: &DynomiteClusterStatus) -> Vec<
         if let Some(reason) = reason {
             tell(reason, words(of));
         }
+    }
+    let remotes = (
+        is(old, ConditionType::RemotesKnown),
+        is(new, ConditionType::RemotesKnown),
+    );
+    match remotes {
+        (None | Some(true), Some(false)) => {
+            tell(Reason::RemoteUnanswered, words(ConditionType::RemotesKnown));
+        }
+        (Some(false), Some(true)) => {
+            tell(Reason::RemoteAnswers, words(ConditionType::RemotesKnown));
+        }
+        _ => {}
     }
     // Before a ring has served, nothing was there that could be lost.
     if new.served_since.is_some() && has_been_available(old) {
@@ -356,6 +378,11 @@ mod tests {
                 Some(Reason::GoesOn),
             ),
             (ConditionType::Paused, Reason::Paused, Some(Reason::Resumed)),
+            (
+                ConditionType::RemotesKnown,
+                Reason::RemoteAnswers,
+                Some(Reason::RemoteUnanswered),
+            ),
             (ConditionType::Ready, Reason::Ready, None),
         ];
         for (of, on_true, on_false) in flips {

@@ -28,6 +28,7 @@ pub mod options;
 pub mod publish;
 pub mod rbac;
 pub mod reconcile;
+pub mod remotes;
 pub mod reports;
 pub mod restores;
 pub mod run;

@@ -34,6 +34,7 @@ pub struct Metrics {
     headroom: Family<ClusterLabels, Gauge>,
     warming_up: Family<ClusterLabels, Gauge>,
     behind: Family<ClusterLabels, Gauge>,
+    remotes_known: Family<ClusterLabels, Gauge>,
     backup_healthy: Family<ClusterLabels, Gauge>,
     backup_completed: Family<ClusterLabels, Gauge>,
     findings: Family<FindingLabels, Gauge>,
@@ -130,6 +131,7 @@ impl Default for Metrics {
             headroom: Family::default(),
             warming_up: Family::default(),
             behind: Family::default(),
+            remotes_known: Family::default(),
             backup_healthy: Family::default(),
             backup_completed: Family::default(),
             findings: Family::default(),
@@ -201,6 +203,11 @@ impl Metrics {
             "nodes_behind",
             "Nodes that have missed writes which a replica has",
             self.behind.clone(),
+        );
+        of_cluster.register(
+            "remotes_known",
+            "Whether every datacenter elsewhere that has a describing URL answers there",
+            self.remotes_known.clone(),
         );
         of_cluster.register(
             "backup_healthy",
@@ -306,6 +313,14 @@ impl Metrics {
         set(&self.warming_up, count(copies));
         let is_behind = |node: &&NodeStatus| node.findings.iter().any(|f| f.reason == BEHIND);
         set(&self.behind, count(nodes().filter(is_behind).count()));
+        if condition(&status.conditions, ConditionType::RemotesKnown).is_some() {
+            set(
+                &self.remotes_known,
+                i64::from(is(ConditionType::RemotesKnown)),
+            );
+        } else {
+            self.remotes_known.remove(&labels);
+        }
         if let Some(backup) = &status.backup {
             let last = backup.last_completed_at.as_ref();
             set(
@@ -381,6 +396,7 @@ impl Metrics {
             &self.headroom,
             &self.warming_up,
             &self.behind,
+            &self.remotes_known,
             &self.backup_healthy,
             &self.backup_completed,
         ] {

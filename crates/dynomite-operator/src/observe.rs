@@ -104,6 +104,7 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         backups,
         store_credentials,
         answers: memory.desk.answers(ctx.now()),
+        described: memory.remotes.look(ctx, cluster, now),
     };
     add_strangers(ctx, memory, cluster, &mut observed, now).await;
     observed

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::quantity;
+use crate::remotes::{self, Remote};
 use crate::settings::{self, Fault};
 
 /// What the operator's installation decides and the resource may leave out.
@@ -68,8 +69,10 @@ pub struct Cluster {
     pub tokens: Vec<Token>,
     /// Whether the spec names the tokens.
     pub tokens_given: bool,
-    /// The nodes of rings elsewhere.
+    /// The nodes of rings elsewhere that the spec names.
     pub remote_peers: Vec<Peer>,
+    /// The rings elsewhere that describe themselves.
+    pub remotes: Vec<Remote>,
     /// How many replicas must agree.
     pub consistency: Consistency,
     /// How the engine runs.
@@ -173,6 +176,13 @@ impl Cluster {
             );
         }
         let status = resource.status.as_ref();
+        let remotes = remotes::remotes(spec, status, |i, why| {
+            push(
+                found,
+                format!("spec.remoteDatacenters[{i}].describe"),
+                format!("is no URL of a description: {why}"),
+            );
+        });
         let nodes = || status.iter().flat_map(|s| &s.racks).flat_map(|r| &r.nodes);
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key)).cloned();
         Self {
@@ -200,6 +210,7 @@ impl Cluster {
             tokens,
             tokens_given,
             remote_peers,
+            remotes,
             consistency: Consistency {
                 read: spec.consistency.read,
                 write: spec.consistency.write,
@@ -535,6 +546,13 @@ fn remote_peers(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) -> Vec<P
                 "is this cluster's own datacenter: give each datacenter a name of its own",
             );
         }
+        if remote.describe.is_none() == remote.seeds.is_empty() {
+            push(
+                found,
+                format!("spec.remoteDatacenters[{i}]"),
+                "needs seeds or describe, one of the two: its nodes, or the URL at which it describes itself",
+            );
+        }
         for (j, seed) in remote.seeds.iter().enumerate() {
             match parse_seed(seed).filter(|peer| peer.datacenter == remote.name) {
                 Some(peer) => peers.push(peer),
@@ -602,6 +620,7 @@ mod tests {
         bad.spec.storage.medium = StorageMedium::None;
         bad.spec.remote_datacenters = vec![RemoteDatacenter {
             name: "dc1".to_owned(),
+            describe: None,
             seeds: vec!["host:8101:r:dc2:1".to_owned()],
         }];
         let found = fields(&bad);

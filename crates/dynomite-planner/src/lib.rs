@@ -27,6 +27,7 @@ mod plan;
 #[cfg(test)]
 mod properties;
 mod quantity;
+mod remotes;
 mod restore;
 mod ring;
 pub mod safety;
@@ -49,6 +50,9 @@ pub use ownership::{is_ours, other_ring};
 pub use plan::{
     Action, AsSeen, ByContainer, Certificates, EventKind, Failure, Kind, Object, Outcome, Plan,
     Planned, Resources, StepName, Waiting,
+};
+pub use remotes::{
+    DescribeUrl, Described, REMOTE_NODES_MAX, Remote, is_unreachable, read_description,
 };
 pub use ring::{Node, Ring};
 pub use settings::Fault;

@@ -11,6 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::bucket::Answers;
+use crate::remotes::Described;
 
 /// A fact that may not have been readable. Unknown is not absent and not zero:
 /// whoever asks must decide for the unsafe case.
@@ -93,6 +94,9 @@ pub struct Observed {
     /// What came of questions to object storage. Nothing is lost when they are
     /// forgotten: they are asked once more.
     pub answers: Answers,
+    /// By datacenter elsewhere: what came of asking it to describe itself. One
+    /// without an entry was not asked yet.
+    pub described: BTreeMap<String, Described>,
 }
 
 /// Resources that a pod could not be given in place.
@@ -131,6 +135,7 @@ impl Default for Observed {
             backups: BTreeMap::new(),
             store_credentials: BTreeMap::new(),
             answers: Answers::new(),
+            described: BTreeMap::new(),
         }
     }
 }

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::cluster::{Cluster, Rack, Violations};
 use crate::observed::Observed;
 use crate::plan::{Action, Outcome, Plan, StepName};
+use crate::remotes::Remote;
 use crate::ring::{Node, Ring};
 use crate::wait::Wait;
 
@@ -50,6 +51,9 @@ pub fn status(
     if cluster.spec.backup.is_none() {
         conditions.retain(|c| c.type_ != ConditionType::BackupHealthy.name());
     }
+    if cluster.remotes.is_empty() {
+        conditions.retain(|c| c.type_ != ConditionType::RemotesKnown.name());
+    }
     for verdict in view.verdicts() {
         verdict.set(&mut conditions, Some(cluster.generation), now);
     }
@@ -66,6 +70,7 @@ pub fn status(
         conditions,
         racks,
         tokens: view.tokens(),
+        remote_datacenters: crate::remotes::statuses(cluster, observed),
         backup: crate::backup::cluster_status(cluster, observed, now),
         plan: view.plan_entries(),
     }
@@ -268,6 +273,7 @@ impl View<'_> {
             self.paused(),
         ];
         verdicts.extend(backups);
+        verdicts.extend(self.remotes_known());
         verdicts
     }
 
@@ -382,6 +388,27 @@ impl View<'_> {
         }
         let message = "the nodes of each token have received the same writes";
         Verdict::new(of, Some(true), "Level", message)
+    }
+
+    /// Nothing is said before every one was asked: an operator that has just
+    /// started takes back nothing.
+    fn remotes_known(&self) -> Option<Verdict> {
+        let of = ConditionType::RemotesKnown;
+        let remotes = &self.cluster.remotes;
+        let asked = |remote: &Remote| self.observed.described.contains_key(&remote.name);
+        if remotes.is_empty() || !remotes.iter().all(asked) {
+            return None;
+        }
+        let silent = crate::remotes::waits(self.cluster, self.observed).next();
+        Some(match silent {
+            Some(wait) => Verdict::new(of, Some(false), wait.reason(), wait.message()),
+            None => Verdict::new(
+                of,
+                Some(true),
+                "Described",
+                "every datacenter elsewhere describes itself, and its nodes are followed",
+            ),
+        })
     }
 
     fn tokens_assigned(&self) -> Verdict {
@@ -838,6 +865,27 @@ mod tests {
     }
 
     #[test]
+    fn donor_percent_rate_and_time_of_a_copy_stand_with_the_node() {
+        let mut world = World::settled(3, 1);
+        let Some(Seen::Known(report)) = world.observed.reports.get_mut("ring-c-0") else {
+            panic!("it was heard");
+        };
+        let copy = serde_json::json!({
+            "donor": "ring-a-0", "stage": "Copying", "startedAt": "2026-01-01T00:00:00Z",
+            "attempt": 2, "bytesDone": 250, "bytesTotal": 1000,
+            "bytesPerSecond": 50, "secondsLeft": 15, "lagBytes": 7,
+        });
+        report.warm_up = Some(serde_json::from_value(copy).expect("a progress"));
+        let made = published(&mut world);
+        let told = serde_json::to_value(&made.racks[2].nodes[0].warm_up).expect("JSON");
+        let expected = serde_json::json!({
+            "donor": "ring-a-0", "stage": "Copying", "attempt": 2, "percent": 25,
+            "bytesPerSecond": 50, "secondsLeft": 15, "lagBytes": 7,
+        });
+        assert_eq!(told, expected);
+    }
+
+    #[test]
     fn what_is_wrong_with_a_node_stands_with_the_node() {
         let mut world = World::settled(3, 1);
         world.blocked.push("ring-a-0".to_owned());
@@ -848,7 +896,7 @@ mod tests {
             panic!("it was heard");
         };
         let finding = serde_json::json!({
-            "reason": "StoreLoading", "message": "wait", "since": "2026-01-01T00:00:00Z"});
+            "reason": "StoreLoadingLong", "message": "wait", "since": "2026-01-01T00:00:00Z"});
         report.findings = vec![serde_json::from_value(finding).expect("a finding")];
         let made = published(&mut world);
         let of = |rack: usize| {
@@ -857,6 +905,6 @@ mod tests {
         };
         assert_eq!(of(0), ["ImageNotPulled"]);
         assert_eq!(of(1), ["NodeUnknown"]);
-        assert_eq!(of(2), ["StoreLoading"]);
+        assert_eq!(of(2), ["StoreLoadingLong"]);
     }
 }

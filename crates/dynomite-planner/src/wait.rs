@@ -185,6 +185,15 @@ pub enum Wait {
         /// The coordinator.
         coordinator: String,
     },
+    /// A datacenter elsewhere does not describe itself.
+    RemoteUnanswered {
+        /// Its name.
+        datacenter: String,
+        /// Why.
+        why: String,
+        /// How many of its nodes are known from before.
+        known: usize,
+    },
     /// The `StatefulSet` controller has not yet seen the newest spec.
     RevisionPending {
         /// The `StatefulSet`.
@@ -268,6 +277,7 @@ impl Wait {
             Self::Silent { .. } => "NodeSilent",
             Self::Behind { .. } => "NodeBehind",
             Self::CutOff { .. } => "NodeCutOff",
+            Self::RemoteUnanswered { .. } => "RemoteUnanswered",
             Self::RevisionPending { .. } => "RevisionPending",
             Self::RestartRequired { .. } => "RestartRequired",
             Self::SettingRefused { .. } => FINDING_SETTING_REFUSED,
@@ -368,6 +378,20 @@ impl Wait {
             Self::CutOff { node, coordinator } => format!(
                 "node {node} does not hear node {coordinator}, whose writes reach its replicas: see to the network between the two; the node is made equal when it hears it again"
             ),
+            Self::RemoteUnanswered {
+                datacenter,
+                why,
+                known: 0,
+            } => format!(
+                "datacenter {datacenter} does not describe itself ({why}) and none of its nodes is known, so nothing is sent there: see to spec.remoteDatacenters[].describe"
+            ),
+            Self::RemoteUnanswered {
+                datacenter,
+                why,
+                known,
+            } => format!(
+                "datacenter {datacenter} does not describe itself ({why}): its {known} nodes stay as they were last known; see to spec.remoteDatacenters[].describe"
+            ),
             Self::RevisionPending { name } => {
                 format!("StatefulSet {name} has not taken over its newest spec yet")
             }
@@ -446,6 +470,7 @@ impl Wait {
                 | Self::UpgradeAwaitsApproval { .. }
                 | Self::VolumeGrowing { .. }
                 | Self::CutOff { .. }
+                | Self::RemoteUnanswered { .. }
                 | Self::BackingUp { .. }
         )
     }

@@ -24,6 +24,8 @@ use crate::status::status;
 use crate::steps::plan;
 use crate::wait::Wait;
 
+/// Where people read what a finding means and what they can do.
+const PAGE: &str = include_str!("../../../docs/operations.md");
 /// How many passes a world may take to settle.
 const PATIENCE: usize = 60;
 
@@ -171,6 +173,12 @@ impl World {
             &outcome,
             self.now,
         );
+        let nodes = made.racks.iter().flat_map(|rack| &rack.nodes);
+        for finding in nodes.flat_map(|node| &node.findings) {
+            let row = format!("`{}`", finding.reason);
+            assert!(PAGE.contains(&row), "{row} is not explained to people");
+            assert!(!finding.message.is_empty(), "{row} says nothing");
+        }
         self.resource.status = Some(made);
     }
 

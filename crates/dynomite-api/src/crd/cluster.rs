@@ -145,11 +145,22 @@ pub struct RackSpec {
 /// A datacenter elsewhere that holds the same data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.seeds) != has(self.describe)").message("a remote datacenter names its nodes in seeds, or the URL at which it describes itself in describe: give one of the two")
+)]
 pub struct RemoteDatacenter {
     /// Its name.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// Its nodes, each as `host:port:rack:datacenter:token`.
+    /// Where it describes itself, such as
+    /// `http://node.example:8080/REST/v1/admin/cluster_describe`: sidecars answer
+    /// there, and so does Dynomite-manager. The operator asks every few seconds
+    /// and follows what it says. Instead of `seeds`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub describe: Option<String>,
+    /// Its nodes, each as `host:port:rack:datacenter:token`. Instead of `describe`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(min = 1, max = 512),
         inner(

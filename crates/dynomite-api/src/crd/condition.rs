@@ -18,6 +18,8 @@ pub enum ConditionType {
     ReplicasLevel,
     /// Every node has its token.
     TokensAssigned,
+    /// Every datacenter elsewhere that has a describing URL answers there.
+    RemotesKnown,
     /// The last backup is good and not too old.
     BackupHealthy,
     /// The operator changes nothing, because `spec.paused` says so.
@@ -39,6 +41,7 @@ impl ConditionType {
             Self::Available => "Available",
             Self::ReplicasLevel => "ReplicasLevel",
             Self::TokensAssigned => "TokensAssigned",
+            Self::RemotesKnown => "RemotesKnown",
             Self::BackupHealthy => "BackupHealthy",
             Self::Paused => "Paused",
         }

@@ -70,7 +70,10 @@ fn plain(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     // Kubernetes knows no unsigned formats and warns of them at every apply;
     // the bounds say the same.
-    if matches!(schema.format.as_deref(), Some("uint32" | "uint64")) {
+    if matches!(
+        schema.format.as_deref(),
+        Some("uint16" | "uint32" | "uint64")
+    ) {
         schema.format = Some("int64".into());
     }
     for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
@@ -134,6 +137,10 @@ fn bound_words(schema: &mut JSONSchemaProps, path: &str) {
         ".spec.remoteDatacenters[].seeds[]" => Some((
             "self.matches('^[^| ]+:[0-9]+:[^:| ]+:[^:| ]+:[0-9]+$')",
             "a seed is host:port:rack:datacenter:token, such as node.example:8101:dc2-a:dc2:1383429731",
+        )),
+        ".spec.remoteDatacenters[].describe" => Some((
+            "self.matches('^http://([A-Za-z0-9.-]+|[[][0-9A-Fa-f:.]+[]])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/admin/cluster_describe$')",
+            "describe is the URL at which the other datacenter describes itself, such as http://node.example:8080/REST/v1/admin/cluster_describe: http, and a path that ends in /admin/cluster_describe",
         )),
         ".spec.clusterDomain" => Some((
             "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
@@ -220,6 +227,40 @@ mod tests {
         for definition in definitions() {
             let json = serde_json::to_string(&definition).expect("a definition serialises");
             assert!(json.len() < 200_000, "{} bytes", json.len());
+        }
+    }
+
+    /// The names of all fields of a schema, those of lists and maps included.
+    fn names(schema: &JSONSchemaProps, path: &str, into: &mut Vec<String>) {
+        for (name, field) in schema.properties.iter().flatten() {
+            let path = format!("{path}.{name}");
+            into.push(path.clone());
+            names(field, &path, into);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(item)) = &schema.items {
+            names(item, path, into);
+        }
+    }
+
+    /// Whoever may write a resource must not reach what lies in other namespaces
+    /// through the operator.
+    #[test]
+    fn no_field_names_an_object_of_another_namespace() {
+        for definition in definitions() {
+            let schema = definition.spec.versions[0].schema.as_ref();
+            let schema = schema.and_then(|schema| schema.open_api_v3_schema.as_ref());
+            let mut all = Vec::new();
+            names(schema.expect("a schema"), "", &mut all);
+            assert!(all.len() > 20);
+            // Pods to keep away from, and a word in the names of a bucket's objects.
+            let harmless = |path: &str| {
+                path.contains(".affinity.") || path.ends_with(".sourceCluster.namespace")
+            };
+            let names = all.iter().filter(|path| {
+                let last = path.rsplit('.').next().unwrap_or_default();
+                last.to_ascii_lowercase().contains("namespace") && !harmless(path)
+            });
+            assert_eq!(names.count(), 0, "{all:?}");
         }
     }
 

@@ -36,7 +36,8 @@ pub use restore::{
 };
 pub use status::{
     ClusterBackupStatus, ClusterPhase, DynomiteClusterStatus, FindingStatus, NodeStatus,
-    PlanStatus, RackStatus, ScheduleStatus, TokenStatus, WarmUpStatus,
+    PlanStatus, RackStatus, RemoteDatacenterStatus, RemoteNodeStatus, ScheduleStatus, TokenStatus,
+    WarmUpStatus,
 };
 pub use volume::{Retention, StorageMedium, StorageSpec};
 

@@ -42,12 +42,49 @@ pub struct DynomiteClusterStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["token"]))]
     pub tokens: Vec<TokenStatus>,
+    /// The datacenters elsewhere that describe themselves, as they last did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub remote_datacenters: Vec<RemoteDatacenterStatus>,
     /// Backups of the cluster, where its spec has stores for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<ClusterBackupStatus>,
     /// What the operator does next, and what it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<PlanStatus>,
+}
+
+/// A datacenter elsewhere that describes itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemoteDatacenterStatus {
+    /// Its name.
+    pub name: String,
+    /// Why it cannot be asked now; empty when it answers. Its nodes stay as they
+    /// were last known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Its nodes by its last good answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub nodes: Vec<RemoteNodeStatus>,
+}
+
+/// A node of a datacenter elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RemoteNodeStatus {
+    /// Its host name, or its address where it has none.
+    pub host: String,
+    /// The address it said it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Its peer port.
+    pub port: u16,
+    /// Its rack.
+    pub rack: String,
+    /// Its token.
+    pub token: Token,
 }
 
 /// Backups of a cluster.

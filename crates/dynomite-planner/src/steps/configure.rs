@@ -5,6 +5,7 @@ use dynomite_api::contract::{NodeDesired, NodeIdentity, NodeReport, PORT_PEER, P
 use super::donors::{donors, turn};
 use super::{Pass, Step, grant, renew};
 use crate::plan::Action;
+use crate::remotes;
 use crate::restore::{self, Terms};
 use crate::ring::Node;
 use crate::settings::Fault;
@@ -14,6 +15,9 @@ use crate::wait::Wait;
 /// nobody knows which document it holds.
 pub(super) fn configure(pass: &Pass<'_>) -> Step {
     let mut step = Step::default();
+    for wait in remotes::waits(pass.cluster, pass.observed) {
+        step.wait(wait);
+    }
     for message in refused_settings(pass) {
         step.wait(Wait::SettingRefused { message });
     }
@@ -38,7 +42,7 @@ pub(super) fn configure(pass: &Pass<'_>) -> Step {
             });
             continue;
         }
-        if restore_terms(pass, node, report).is_none() {
+        if restore_terms(pass, node, report).is_none() || elsewhere_is_unknown(pass) {
             // What it was told stays until it is known what it should be told.
             continue;
         }
@@ -73,7 +77,7 @@ pub(super) fn orders(pass: &Pass<'_>, step: &mut Step) {
         let (Ok(report), Some(address)) = (&node.report, node.address()) else {
             continue;
         };
-        let unknown = restore_terms(pass, node, report).is_none();
+        let unknown = restore_terms(pass, node, report).is_none() || elsewhere_is_unknown(pass);
         if node.terminating() || is_newer(pass, report) || unknown {
             continue;
         }
@@ -192,12 +196,17 @@ fn restore_terms(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> Optio
     restore::terms(&view, node, report)
 }
 
+/// Whether nobody knows yet which nodes there are elsewhere.
+fn elsewhere_is_unknown(pass: &Pass<'_>) -> bool {
+    remotes::peers(pass.cluster, pass.observed).is_none()
+}
+
 /// Whether a node that answers holds the document that it should have.
 pub(super) fn is_told(pass: &Pass<'_>, node: &Node<'_>) -> bool {
     let Ok(report) = &node.report else {
         return false;
     };
-    if restore_terms(pass, node, report).is_none() {
+    if restore_terms(pass, node, report).is_none() || elsewhere_is_unknown(pass) {
         return false;
     }
     let desired = desired(pass, node, report);
@@ -230,7 +239,7 @@ fn peers(pass: &Pass<'_>, node: &Node<'_>) -> Vec<Peer> {
         .collect();
     let leaving = super::retire::leaving_peers(pass);
     peers.extend(leaving.into_iter().filter(|peer| peer.host != node.host));
-    peers.extend(cluster.remote_peers.iter().cloned());
+    peers.extend(remotes::peers(cluster, pass.observed).unwrap_or_default());
     peers.sort_by(|a, b| {
         let key = |p: &Peer| {
             (

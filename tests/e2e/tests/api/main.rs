@@ -313,6 +313,31 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
             &["remoteDatacenters", "a name of its own"],
         ),
         (
+            "a remote datacenter without seeds and without a URL",
+            spec(json!({"remoteDatacenters": [{"name": "dc2"}]})),
+            &["spec.remoteDatacenters[0]", "give one of the two"],
+        ),
+        (
+            "a remote datacenter with seeds and a URL",
+            spec(
+                json!({"remoteDatacenters": [{"name": "dc2", "seeds": ["h:8101:r:dc2:1"],
+                "describe": "http://h:8080/REST/v1/admin/cluster_describe"}]}),
+            ),
+            &["spec.remoteDatacenters[0]", "give one of the two"],
+        ),
+        (
+            "a URL that describes nothing",
+            spec(json!({"remoteDatacenters": [{"name": "dc2",
+                "describe": "http://169.254.169.254/latest/meta-data"}]})),
+            &["spec.remoteDatacenters[0].describe", "cluster_describe"],
+        ),
+        (
+            "a URL of a scheme that is not asked",
+            spec(json!({"remoteDatacenters": [{"name": "dc2",
+                "describe": "file:///v1/admin/cluster_describe"}]})),
+            &["spec.remoteDatacenters[0].describe", "cluster_describe"],
+        ),
+        (
             "a seed without a token",
             spec(json!({"remoteDatacenters": [{"name": "dc2", "seeds": ["h:8101:r:dc2"]}]})),
             &["spec.remoteDatacenters[0].seeds[0]", "such as node.example"],
