@@ -8,7 +8,7 @@ use dynomite_api::contract::{
 };
 use dynomite_lifecycle::{
     Beginning, Effect, EngineObservation, EngineSight, Event, Lifecycle, Order, OrderId, Outline,
-    PingAnswer, ProcessEvent, ProcessName, Record, Refusal, StoreObservation, accept,
+    PingAnswer, ProcessEvent, ProcessName, Record, Refusal, StoreObservation, Told, Word, accept,
 };
 use jiff::Timestamp;
 
@@ -48,6 +48,10 @@ pub enum Without {
     Numbers,
     /// What is gone for good is not replaced.
     Replacement,
+    /// Nodes are not told to stay out.
+    Holds,
+    /// A sidecar that starts again has forgotten what a person stopped.
+    Told,
 }
 
 /// Orders that were given and not yet carried out.
@@ -285,6 +289,20 @@ impl Node {
         }
     }
 
+    /// A person stops or starts a process by one of the old REST calls.
+    pub fn told(&mut self, now: u64, word: Word) {
+        let by = "dynomite-admin".to_owned();
+        self.send(now, Event::Told { word, by });
+    }
+
+    /// Whether a process runs.
+    pub fn runs(&self, name: ProcessName) -> bool {
+        match name {
+            ProcessName::Store => self.store.is_some(),
+            ProcessName::Engine => self.engine.is_some(),
+        }
+    }
+
     /// A container goes, launcher and process, and comes back at a time.
     pub fn container_goes(&mut self, now: u64, name: ProcessName, back_at: u64) {
         self.end_process(name);
@@ -296,6 +314,9 @@ impl Node {
     /// The sidecar crashes: what it has not written is lost, the processes go on.
     pub fn sidecar_crashes(&mut self, back_at: u64) {
         self.life = None;
+        if self.without == Without::Told {
+            self.disk.record.told = Told::default();
+        }
         self.orders.clear();
         self.unsaved = None;
         self.heard_at = None;
@@ -363,6 +384,9 @@ impl Node {
             given.grant = Some(Grant::AcceptLocal { pod_uid });
         }
         self.mark = Some(mark_of(&given));
+        if self.without == Without::Holds {
+            given.hold = None;
+        }
         self.disk.desired = Some(given.clone());
         self.send(now, Event::Desired(Box::new(given)));
         Ok(())

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use dynomite_api::annotations::{ANNOTATION_ACCEPT_LOSS, ANNOTATION_REPLACE};
-use dynomite_lifecycle::ProcessName;
+use dynomite_api::crd::{
+    DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus, RestorePhase,
+};
+use dynomite_lifecycle::{ProcessName, Word};
 use dynomite_planner::{Cluster, KubernetesNode, Seen, Wait};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -43,8 +46,12 @@ pub enum Scenario {
     FailingCalls,
     /// An operator that was paused goes on a minute later, beside its successor.
     TwoLeaders,
-    /// The operator is away for minutes while things die.
+    /// The operator is away for an hour while things die.
     OperatorAway,
+    /// Every node is told to stay out, while things die, and let go.
+    HeldRing,
+    /// A person stops a process of a node, while other things happen, and starts it.
+    StoppedByHand,
 }
 
 /// All scenarios with their names.
@@ -63,6 +70,8 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("failing_calls", Scenario::FailingCalls),
     ("two_leaders", Scenario::TwoLeaders),
     ("operator_away", Scenario::OperatorAway),
+    ("held_ring", Scenario::HeldRing),
+    ("stopped_by_hand", Scenario::StoppedByHand),
 ];
 
 impl Scenario {
@@ -218,6 +227,8 @@ fn play(scenario: Scenario, world: &mut World) -> Result<(), String> {
         Scenario::Partition => partition(world),
         Scenario::LostForGood => lost_for_good(world),
         Scenario::OperatorAway => operator_away(world),
+        Scenario::HeldRing => held_ring(world),
+        Scenario::StoppedByHand => stopped_by_hand(world),
         Scenario::CrashAfterEveryAction => Ok(()),
     }
 }
@@ -350,6 +361,45 @@ impl World {
             pod.metadata.resource_version = Some(version);
         }
         self.say(format!("a person has {name} replaced"));
+    }
+
+    /// A restore is in the phase in which the ring is held, or given up.
+    fn hold(&mut self, phase: Option<RestorePhase>) {
+        self.say(format!("the ring is held: {}", phase.is_some()));
+        let name = "restored".to_owned();
+        let mut restore = DynomiteRestore::new(&name, DynomiteRestoreSpec::default());
+        restore.metadata.uid = Some("restore-uid".to_owned());
+        restore.spec.cluster = "ring".to_owned();
+        restore.status = Some(DynomiteRestoreStatus {
+            phase: Some(phase.unwrap_or(RestorePhase::Aborted)),
+            ..DynomiteRestoreStatus::default()
+        });
+        self.server.objects.restores.insert(name, restore);
+        self.server.bump();
+    }
+
+    fn tell(&mut self, name: &str, word: Word) {
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.told(now, word);
+        }
+        self.say(format!("a person tells {name} {word:?}"));
+    }
+
+    fn crash_sidecar(&mut self, name: &str) {
+        let back = self.now + self.random.between(100, 3000);
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.sidecar_crashes(back);
+        }
+        self.say(format!("the sidecar of {name} crashes"));
+    }
+
+    fn kill_store(&mut self, name: &str) {
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.kill(now, ProcessName::Store);
+        }
+        self.say(format!("the store of {name} is killed"));
     }
 
     fn kill_engine(&mut self) {
@@ -582,7 +632,7 @@ fn lost_for_good(world: &mut World) -> Result<(), String> {
 /// Nodes heal by themselves while the operator is away, and its return takes
 /// nothing down.
 fn operator_away(world: &mut World) -> Result<(), String> {
-    const AWAY_MS: u64 = 300_000;
+    const AWAY_MS: u64 = 3_600_000;
     world.settle()?;
     world.operator_dies(AWAY_MS);
     let back = world.now + AWAY_MS;
@@ -604,6 +654,8 @@ fn operator_away(world: &mut World) -> Result<(), String> {
         // One after the other: without a replica a person has to decide.
         world.until("nodes heal alone", 60_000, World::all_ready)?;
     }
+    // Clients go on; that it is more than now and then changes nothing.
+    world.config.write_every = 200;
     world.steps(back - world.now)?;
     let before: Vec<String> = world.nodes.values().map(|node| node.uid.clone()).collect();
     world.settle()?;
@@ -612,6 +664,97 @@ fn operator_away(world: &mut World) -> Result<(), String> {
         return Err("the operator's return has replaced pods".to_owned());
     }
     Ok(())
+}
+
+/// The ring is held as for a restore: nobody answers, whatever dies meanwhile, and
+/// when it is let go nobody copies who has kept what it had.
+fn held_ring(world: &mut World) -> Result<(), String> {
+    world.settle()?;
+    world.hold(Some(RestorePhase::Holding));
+    world.until("the ring is held", 60_000, |world| {
+        let mut nodes = world.nodes.values();
+        nodes.all(|node| !node.is_ready() && !node.reads())
+    })?;
+    let proofs = |world: &World| -> Vec<_> {
+        let outlines = world.nodes.values();
+        outlines
+            .filter_map(|node| Some(node.outline(world.now)?.proof))
+            .collect()
+    };
+    world.steps(2000)?;
+    let before = proofs(world);
+    let mut whole = true;
+    for _ in 0..world.random.between(1, 4) {
+        let pause = world.random.between(1000, 15_000);
+        for _ in 0..pause / 500 {
+            world.steps(500)?;
+            if let Some(node) = world.nodes.values().find(|node| node.reads()) {
+                return Err(format!("{} answers while the ring is held", node.name));
+            }
+        }
+        let names: Vec<String> = world.nodes.keys().cloned().collect();
+        let name = world.random.pick(&names).cloned().unwrap_or_default();
+        match world.random.below(4) {
+            0 => world.operator_dies(pause),
+            1 | 2 => world.crash_sidecar(&name),
+            _ => {
+                whole = false;
+                world.kill_store(&name);
+            }
+        }
+    }
+    world.steps(5000)?;
+    world.hold(None);
+    world.settle_with_a_person()?;
+    if whole && proofs(world) != before {
+        return Err("a node that was held and kept its data copies it all the same".to_owned());
+    }
+    Ok(())
+}
+
+/// What a person stopped stays stopped, its node stays out and nobody else is
+/// taken down, until the person starts it; then the node has what it missed.
+fn stopped_by_hand(world: &mut World) -> Result<(), String> {
+    world.settle()?;
+    let names: Vec<String> = world.nodes.keys().cloned().collect();
+    let name = world.random.pick(&names).cloned().unwrap_or_default();
+    let (process, stop, start) = if world.random.one_in(2) {
+        (ProcessName::Store, Word::StopStore, Word::StartStore)
+    } else {
+        (ProcessName::Engine, Word::StopEngine, Word::StartEngine)
+    };
+    let pods = |world: &World| -> Vec<_> {
+        let nodes = world.nodes.values();
+        nodes.map(|node| node.uid.clone()).collect()
+    };
+    let before = pods(world);
+    world.tell(&name, stop);
+    world.until("the process is stopped", 60_000, |world| {
+        !world.nodes[&name].runs(process)
+    })?;
+    for _ in 0..world.random.between(2, 6) {
+        let pause = world.random.between(1000, 15_000);
+        match world.random.below(4) {
+            0 => world.change_settings(pause),
+            1 => world.operator_dies(pause),
+            _ => world.crash_sidecar(&name),
+        }
+        for _ in 0..pause / 500 {
+            world.steps(500)?;
+            if world.nodes[&name].runs(process) {
+                return Err(format!("what a person stopped on {name} runs"));
+            }
+        }
+        if pods(world) != before {
+            return Err(format!("a pod was replaced while {name} was stopped"));
+        }
+    }
+    // The sidecar may be down for a moment, and a call needs one.
+    world.until("somebody listens", 10_000, |world| {
+        world.nodes[&name].life.is_some()
+    })?;
+    world.tell(&name, start);
+    world.settle_with_a_person()
 }
 
 /// A rack is cut off from the others, clients and operator reach all of them;

@@ -63,6 +63,18 @@ fn nodes_that_are_gone_for_good_and_not_replaced() {
 }
 
 #[test]
+fn a_ring_that_goes_on_while_it_is_held() {
+    let what = complaint(Scenario::HeldRing, Without::Holds);
+    assert!(what.contains("the ring is held"), "{what}");
+}
+
+#[test]
+fn a_process_that_runs_although_a_person_stopped_it() {
+    let what = complaint(Scenario::StoppedByHand, Without::Told);
+    assert!(what.contains("what a person stopped"), "{what}");
+}
+
+#[test]
 fn waits_that_the_status_does_not_tell() {
     let what = complaint(Scenario::Provision, Without::Reasons);
     assert!(what.contains("status does not tell"), "{what}");

@@ -93,6 +93,16 @@ fn operator_away() {
 }
 
 #[test]
+fn held_ring() {
+    seeds(Scenario::HeldRing, 8);
+}
+
+#[test]
+fn stopped_by_hand() {
+    seeds(Scenario::StoppedByHand, 8);
+}
+
+#[test]
 fn a_seed_gives_the_same_history_again() {
     let first = run(Scenario::KillThings, 7, Without::Nothing).expect("it holds");
     let again = run(Scenario::KillThings, 7, Without::Nothing).expect("it holds");
