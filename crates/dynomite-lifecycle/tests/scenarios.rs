@@ -290,6 +290,26 @@ fn with_no_donor_left_it_says_so_and_goes_on_trying() {
 }
 
 #[test]
+fn a_copy_whose_questions_have_no_answer_is_not_in_sync() {
+    for stage in [WarmUpStage::Copying, WarmUpStage::Cutting] {
+        let mut world = World::new(desired());
+        world.until("the stage", |world| {
+            let copy = world.outline().warm_up;
+            copy.is_some_and(|copy| copy.stage == stage)
+        });
+        world.store_slow = true;
+        for _ in 0..100 {
+            world.steps(1);
+            assert!(!world.life.is_ready());
+            assert_eq!(kind(&world), ProofKind::Unproven, "{stage:?}");
+        }
+        world.store_slow = false;
+        world.until_ready();
+        assert!(world.is_whole());
+    }
+}
+
+#[test]
 fn a_copy_that_stands_still_goes_to_the_next_donor() {
     let mut world = World::new(desired());
     world.until("the first copy", |world| {

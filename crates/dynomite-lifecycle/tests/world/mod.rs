@@ -24,6 +24,8 @@ use dynomite_lifecycle::{
 };
 use jiff::Timestamp;
 
+/// Where people read what a finding means and what they can do.
+const PAGE: &str = include_str!("../../../../docs/operations.md");
 /// The pod's UID.
 pub const POD: &str = "pod-1";
 /// One step of the world, milliseconds.
@@ -1046,6 +1048,11 @@ impl World {
                 .as_ref()
                 .is_some_and(|engine| engine.state == EngineState::Normal);
             assert!(normal, "ready and not NORMAL: {outline:#?}");
+        }
+        for finding in &outline.findings {
+            let row = format!("`{}`", finding.reason);
+            assert!(PAGE.contains(&row), "{row} is not explained to people");
+            assert!(!finding.message.is_empty(), "{row} says nothing");
         }
         assert_eq!(ready, outline.phase == NodePhase::Serving, "{outline:#?}");
         if !ready {

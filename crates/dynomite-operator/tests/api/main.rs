@@ -219,6 +219,63 @@ async fn errors_of_every_kind_delay_and_change_nothing() {
     }
 }
 
+/// A bug is one cluster's: the call that it comes up in panics, once.
+#[tokio::test(start_paused = true)]
+async fn a_panic_over_one_cluster_is_told_there_and_keeps_no_other_waiting() {
+    let server = server_with(cluster());
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    server.put("dynomiteclusters", named("other", &["dc1-d"]));
+    server.remove("services", "db", "ring");
+    let mut panics = true;
+    server.fail(Some(Box::new(move |_| {
+        assert!(!std::mem::take(&mut panics), "a bug");
+        None
+    })));
+    let ended = look(&server, &ctx).await;
+    assert!(matches!(&ended, Err(Error::Panicked(words)) if words.contains("a bug")));
+    let (reason, message) = stalled(&server, "ring").expect("it is told");
+    assert_eq!(reason, "OperatorPanicked");
+    assert!(message.contains("a bug"), "{message}");
+
+    show(&server, &ctx);
+    look_at(&ctx, "other").await.expect("a look at the other");
+    let made = ("services".into(), "db".into(), "other".into());
+    assert!(server.objects().contains_key(&made), "the other is made");
+
+    settle(&server, &ctx).await;
+    let service = ("services".into(), "db".into(), "ring".into());
+    assert!(server.objects().contains_key(&service), "it goes on here");
+    assert_eq!(stalled(&server, "ring"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_right_that_is_taken_away_is_named_and_its_return_heals() {
+    let server = server_with(cluster());
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    let reference = shape(&server);
+    server.remove("services", "db", "ring");
+    server.fail(Some(Box::new(|call| {
+        let forbidden = call.writes && call.plural == "services";
+        forbidden.then_some(StatusCode::FORBIDDEN)
+    })));
+    for _ in 0..5 {
+        sleep(Duration::from_millis(1500)).await;
+        look(&server, &ctx).await.expect("a look");
+    }
+    let conditions = status(&server).status.expect("a status").conditions;
+    let said = condition(&conditions, ConditionType::Reconciling).expect("it is set");
+    assert_eq!(
+        (said.status.as_str(), said.reason.as_str()),
+        ("True", "Forbidden")
+    );
+    assert!(said.message.contains("Service ring"), "{}", said.message);
+    server.fail(None);
+    settle(&server, &ctx).await;
+    assert_eq!(shape(&server), reference);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_somebody_deleted_comes_back() {
     let server = server_with(cluster());

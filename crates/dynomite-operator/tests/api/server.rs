@@ -16,6 +16,8 @@ pub type Fault = Box<dyn FnMut(&Call) -> Option<StatusCode> + Send>;
 pub struct Call {
     /// Whether it would change something.
     pub writes: bool,
+    /// What it is about, such as `services`.
+    pub plural: String,
     /// How many writes were carried out before it.
     pub writes_before: usize,
 }
@@ -108,6 +110,7 @@ impl Server {
         state.calls += 1;
         let call = Call {
             writes: parts.method != Method::GET,
+            plural: target.plural.clone(),
             writes_before: state.writes,
         };
         let fault = state.fault.as_mut().and_then(|fault| fault(&call));

@@ -2,6 +2,7 @@
 
 mod banned;
 mod dependencies;
+mod faults;
 mod links;
 mod size;
 mod source;
@@ -33,6 +34,10 @@ pub(crate) fn check(stages: &mut Stages) -> Result<()> {
         stages.run("tidy: banned calls", |_| report(&banned::check(&sources))),
         stages.run("tidy: links", |_| {
             report(&links::check(&root, &files(&root, "md")?))
+        }),
+        stages.run("tidy: table of faults", |_| {
+            let page = fs::read_to_string(root.join(faults::PAGE)).context(faults::PAGE)?;
+            report(&faults::check(&page, &sources))
         }),
         stages.run("tidy: generated files", |stage| {
             report(&stale(crds::generate(stage)?, &root))
