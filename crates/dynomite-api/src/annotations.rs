@@ -18,6 +18,9 @@ pub const LABEL_DATACENTER: &str = "dynomite.io/datacenter";
 
 /// The value of [`LABEL_NAME`].
 pub const APP_NAME: &str = "dynomite";
+/// The value of [`LABEL_NAME`] on pods with a scratch store: Services and budgets
+/// select by [`APP_NAME`], and such a pod is no node.
+pub const APP_SCRATCH: &str = "dynomite-scratch";
 /// The value of [`LABEL_COMPONENT`] on pods.
 pub const COMPONENT_NODE: &str = "node";
 

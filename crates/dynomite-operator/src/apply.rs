@@ -18,7 +18,9 @@ use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::api::{
+    Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy,
+};
 use kube::core::NamespaceResourceScope;
 use kube::{Resource, ResourceExt};
 use kube_runtime::events::{Event, EventType};
@@ -464,10 +466,38 @@ async fn one_by_one(
             Action::SetBackupFinalizer { name, uid, present } => {
                 beside::set_finalizer::<DynomiteBackup>(ctx, namespace, name, uid, *present).await
             }
+            Action::MakeScratch(pod) => make_scratch(ctx, namespace, pod).await,
+            Action::EndScratch { name, uid } => {
+                let seen = Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: None,
+                };
+                delete_kind(ctx, memory, namespace, Kind::Pod, name, seen).await
+            }
             Action::Apply(_) | Action::Assign { .. } => Ok(()),
         });
     }
     results
+}
+
+/// Makes the scratch pod. One that is there already is looked at by the next pass: by its owner
+/// it is told whose it is.
+async fn make_scratch(ctx: &Context, namespace: &str, pod: &Pod) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+    let parameters = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match api.create(&parameters, pod).await {
+        Ok(mut made) => {
+            made.metadata.managed_fields = None;
+            ctx.world.pods.absorb(made);
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Err(Error::Outdated),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn delete_kind(

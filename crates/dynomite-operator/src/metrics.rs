@@ -37,6 +37,7 @@ pub struct Metrics {
     remotes_known: Family<ClusterLabels, Gauge>,
     backup_healthy: Family<ClusterLabels, Gauge>,
     backup_completed: Family<ClusterLabels, Gauge>,
+    backup_verified: Family<ClusterLabels, Gauge>,
     findings: Family<FindingLabels, Gauge>,
     copied: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     lag: Family<NodeLabels, Gauge>,
@@ -134,6 +135,7 @@ impl Default for Metrics {
             remotes_known: Family::default(),
             backup_healthy: Family::default(),
             backup_completed: Family::default(),
+            backup_verified: Family::default(),
             findings: Family::default(),
             copied: Family::default(),
             lag: Family::default(),
@@ -218,6 +220,11 @@ impl Metrics {
             "backup_last_completed_seconds",
             "When the last backup was completed, Unix time; 0 before the first",
             self.backup_completed.clone(),
+        );
+        of_cluster.register(
+            "backup_last_verified_seconds",
+            "When a backup was last loaded into a store and right, Unix time; 0 before the first",
+            self.backup_verified.clone(),
         );
         of_cluster.register(
             "findings",
@@ -331,9 +338,15 @@ impl Metrics {
                 &self.backup_completed,
                 last.map_or(0, |at| at.0.as_second()),
             );
+            let proven = backup.last_verified_at.as_ref();
+            set(
+                &self.backup_verified,
+                proven.map_or(0, |at| at.0.as_second()),
+            );
         } else {
             self.backup_healthy.remove(&labels);
             self.backup_completed.remove(&labels);
+            self.backup_verified.remove(&labels);
         }
         self.show_passing(key, status);
     }
@@ -399,6 +412,7 @@ impl Metrics {
             &self.remotes_known,
             &self.backup_healthy,
             &self.backup_completed,
+            &self.backup_verified,
         ] {
             family.remove(&labels);
         }

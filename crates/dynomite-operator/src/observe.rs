@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dynomite_api::annotations::{APP_SCRATCH, LABEL_NAME};
 use dynomite_api::contract::NodeReport;
 use dynomite_api::crd::{DynomiteRestore, RestorePhase};
-use dynomite_planner::{Cluster, Observed, SecretFacts, Seen};
+use dynomite_planner::{Cluster, Observed, Scratch, SecretFacts, Seen};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret};
@@ -51,7 +52,13 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
     let now = Instant::now();
     let world = &ctx.world;
     look_at_secrets(ctx, memory, cluster, now).await;
-    let pods = of(&world.pods, &key);
+    let (pods, mut scratch): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        of(&world.pods, &key).into_iter().partition(|(_, pod)| {
+            pod.labels()
+                .get(LABEL_NAME)
+                .is_none_or(|of| of != APP_SCRATCH)
+        });
+    let scratch = scratch.remove(&cluster.scratch_pod());
     memory.resizes_refused.retain(|name, refused| {
         let pod = pods.get(name).and_then(|pod| pod.metadata.uid.as_ref());
         pod == Some(&refused.pod_uid)
@@ -66,7 +73,7 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
     let documents_refused = memory.refusals.iter().filter_map(refused).collect();
     let stateful_sets = of(&world.stateful_sets, &key);
     let asked = Instant::now();
-    let reports = ask_nodes(memory, cluster, &pods, asked).await;
+    let (reports, scratch) = ask_nodes(memory, cluster, &pods, scratch, asked).await;
     memory.asking = asked.elapsed();
     let warnings = warnings(ctx, memory, &key, &stateful_sets, now).await;
     let claims = of(&world.claims, &key);
@@ -87,6 +94,7 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         claims,
         foreign_claims: BTreeMap::new(),
         pods,
+        scratch,
         ca_secret: seen(memory, |secrets| &secrets.ca, certificates::ca_facts),
         node_secret: seen(memory, |secrets| &secrets.node, certificates::leaf_facts),
         admin_secret: seen(memory, |secrets| &secrets.admin, certificates::leaf_facts),
@@ -201,16 +209,39 @@ async fn look_at_secrets(ctx: &Context, memory: &mut Memory, cluster: &Cluster, 
     });
 }
 
-/// Asks every pod that has an address, all at once, for its report.
+/// Asks every pod that has an address, all at once, for its report; the one that is no node too.
 async fn ask_nodes(
     memory: &mut Memory,
     cluster: &Cluster,
     pods: &BTreeMap<String, Pod>,
+    scratch: Option<Pod>,
+    now: Instant,
+) -> (BTreeMap<String, Seen<NodeReport>>, Option<Scratch>) {
+    let beside = scratch.iter().map(|pod| (pod.name_any(), pod));
+    let all = pods.iter().map(|(name, pod)| (name.clone(), pod));
+    let mut reports = ask_all(memory, cluster, all.chain(beside), now).await;
+    let scratch = scratch.map(|pod| {
+        let report = reports.remove(&pod.name_any());
+        let unknown = || Seen::Unknown("it has no address yet".to_owned());
+        Scratch {
+            report: report.unwrap_or_else(unknown),
+            pod,
+        }
+    });
+    (reports, scratch)
+}
+
+async fn ask_all(
+    memory: &mut Memory,
+    cluster: &Cluster,
+    pods: impl Iterator<Item = (String, &Pod)>,
     now: Instant,
 ) -> BTreeMap<String, Seen<NodeReport>> {
     let targets: Vec<(String, Target)> = pods
-        .iter()
-        .filter_map(|(name, pod)| Some((name.clone(), target(cluster, name, pod)?)))
+        .filter_map(|(name, pod)| {
+            let target = target(cluster, &name, pod)?;
+            Some((name, target))
+        })
         .collect();
     let there: HashSet<&str> = targets
         .iter()

@@ -96,8 +96,9 @@ pub const RULES: &[Rule] = &[
         place: Place::Served,
         group: "",
         resources: &["pods"],
-        verbs: &["list", "watch", "delete"],
-        why: "rolling changes, one pod at a time; pods of Kubernetes nodes that are gone",
+        verbs: &["list", "watch", "create", "delete"],
+        why: "rolling changes, one pod at a time; pods of Kubernetes nodes that are gone; the \
+              pod that loads a backup to prove it",
     },
     Rule {
         place: Place::Served,

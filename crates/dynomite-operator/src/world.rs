@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dynomite_api::annotations::{APP_NAME, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_NAME};
+use dynomite_api::annotations::{
+    APP_NAME, APP_SCRATCH, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_NAME,
+};
 use dynomite_api::crd::{DynomiteBackup, DynomiteCluster, DynomiteRestore};
 use dynomite_planner::{HOST_LABELS, KubernetesNode};
 use futures::future::BoxFuture;
@@ -47,7 +49,7 @@ pub struct World {
     pub budgets: Index<PodDisruptionBudget>,
     /// Volume claims.
     pub claims: Index<PersistentVolumeClaim>,
-    /// Pods.
+    /// Pods, and those that load backups to prove them.
     pub pods: Index<Pod>,
     /// Backups.
     pub backups: Index<DynomiteBackup>,
@@ -99,6 +101,7 @@ impl World {
     ) -> Vec<BoxFuture<'static, ()>> {
         let ours = format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}");
         let app = format!("{LABEL_NAME}={APP_NAME}");
+        let pods = format!("{LABEL_NAME} in ({APP_NAME},{APP_SCRATCH})");
         let mut watches = Vec::new();
         for scope in scopes {
             watches.push(self.watch(client, scope, "", |world| &world.clusters));
@@ -109,7 +112,7 @@ impl World {
             watches.push(self.watch(client, scope, &ours, |world| &world.config_maps));
             watches.push(self.watch(client, scope, &ours, |world| &world.budgets));
             watches.push(self.watch(client, scope, &app, |world| &world.claims));
-            watches.push(self.watch(client, scope, &app, |world| &world.pods));
+            watches.push(self.watch(client, scope, &pods, |world| &world.pods));
         }
         if self.nodes.is_some() {
             watches.push(self.watch_nodes(client));

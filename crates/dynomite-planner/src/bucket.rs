@@ -9,7 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use dynomite_api::contract::{BackupPlace, BucketAction, BucketAnswer, BucketRequest, Provider};
+use dynomite_api::contract::{
+    BackupPlace, BucketAction, BucketAnswer, BucketRequest, NodeReport, Provider,
+};
 use dynomite_api::crd::BackupStore;
 use jiff::{SignedDuration, Timestamp};
 
@@ -73,6 +75,30 @@ pub(crate) enum Reply<'a> {
     Pending(String),
 }
 
+/// Who can be asked.
+pub(crate) struct Respondent<'a> {
+    /// The pod.
+    pub(crate) name: &'a str,
+    /// Its UID.
+    pub(crate) pod_uid: &'a str,
+    /// Its address.
+    pub(crate) address: &'a str,
+    /// What it said last.
+    pub(crate) report: &'a NodeReport,
+}
+
+impl<'a> Respondent<'a> {
+    fn of(node: &'a Node<'_>) -> Option<Self> {
+        let report = node.report.as_ref().ok()?;
+        Some(Self {
+            name: &node.name,
+            pod_uid: node.pod_uid(),
+            address: node.address()?,
+            report,
+        })
+    }
+}
+
 /// Asks a question, unless it was answered at `since` or later.
 pub(crate) fn ask<'a>(
     seen: (&'a Observed, &Ring<'_>),
@@ -83,6 +109,36 @@ pub(crate) fn ask<'a>(
     now: Timestamp,
 ) -> Reply<'a> {
     let (observed, ring) = seen;
+    let nodes: Vec<Respondent<'_>> = ring
+        .nodes
+        .iter()
+        .filter(|node| !node.terminating())
+        .filter_map(Respondent::of)
+        .collect();
+    ask_of((observed, now), step, place, action, since, &nodes)
+}
+
+/// The same of one pod.
+pub(crate) fn ask_one<'a>(
+    seen: (&'a Observed, Timestamp),
+    step: &mut Step,
+    place: &BackupPlace,
+    action: BucketAction,
+    since: Timestamp,
+    of: &Respondent<'_>,
+) -> Reply<'a> {
+    ask_of(seen, step, place, action, since, std::slice::from_ref(of))
+}
+
+fn ask_of<'a>(
+    seen: (&'a Observed, Timestamp),
+    step: &mut Step,
+    place: &BackupPlace,
+    action: BucketAction,
+    since: Timestamp,
+    nodes: &[Respondent<'_>],
+) -> Reply<'a> {
+    let (observed, now) = seen;
     let request = BucketRequest {
         place: place.clone(),
         action,
@@ -106,42 +162,40 @@ pub(crate) fn ask<'a>(
             return Reply::Pending(trouble);
         }
     }
-    let nodes: Vec<&Node<'_>> = ring
-        .nodes
-        .iter()
-        .filter(|node| node.report.is_ok() && !node.terminating())
-        .collect();
     let tries = asked.map_or(0, |asked| asked.failures as usize);
     let Some(node) = nodes.get(tries % nodes.len().max(1)) else {
         return Reply::Pending("no node of the ring can be asked".to_owned());
     };
-    hand_credentials(step, node, place);
-    if let Some(address) = node.address() {
-        step.act(
-            Action::AskBucket {
-                node: node.name.clone(),
-                pod_uid: node.pod_uid().to_owned(),
-                address: address.to_owned(),
-                request: Box::new(request),
-            },
-            "object storage is asked through the node",
-        );
-    }
+    hand_to(step, node, place);
+    step.act(
+        Action::AskBucket {
+            node: node.name.to_owned(),
+            pod_uid: node.pod_uid.to_owned(),
+            address: node.address.to_owned(),
+            request: Box::new(request),
+        },
+        "object storage is asked through the node",
+    );
     Reply::Pending(trouble)
 }
 
 /// Hands a node what opens a place, if it lacks it.
 pub(crate) fn hand_credentials(step: &mut Step, node: &Node<'_>, place: &BackupPlace) {
-    let (Ok(report), Some(address)) = (&node.report, node.address()) else {
-        return;
-    };
-    if place.credentials.is_empty() || report.credentials.contains(&place.credentials) {
+    if let Some(node) = Respondent::of(node) {
+        hand_to(step, &node, place);
+    }
+}
+
+/// The same for whoever can be asked.
+pub(crate) fn hand_to(step: &mut Step, node: &Respondent<'_>, place: &BackupPlace) {
+    let held = &node.report.credentials;
+    if place.credentials.is_empty() || held.contains(&place.credentials) {
         return;
     }
     let hand = Action::HandCredentials {
-        node: node.name.clone(),
-        pod_uid: node.pod_uid().to_owned(),
-        address: address.to_owned(),
+        node: node.name.to_owned(),
+        pod_uid: node.pod_uid.to_owned(),
+        address: node.address.to_owned(),
     };
     step.act_once(hand, "it lacks what opens the store of backups");
 }

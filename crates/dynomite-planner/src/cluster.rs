@@ -305,6 +305,11 @@ impl Cluster {
         format!("{}-admin-tls", self.id.name)
     }
 
+    /// The pod that loads backups to prove them. There is one at a time.
+    pub fn scratch_pod(&self) -> String {
+        format!("{}-scratch", self.id.name)
+    }
+
     /// The domain in which the nodes' host names lie.
     pub fn nodes_domain(&self) -> String {
         format!(

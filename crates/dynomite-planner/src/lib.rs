@@ -44,7 +44,8 @@ pub use bucket::{Answers, Asked, DIR_BACKUPS, question};
 pub use cluster::{Cluster, Defaults, Rack, Violation, Violations};
 pub use levels::{Behind, Levels};
 pub use observed::{
-    Claims, HOST_LABELS, KubernetesNode, Observed, ResizeRefused, SecretFacts, Seen, VolumeFacts,
+    Claims, HOST_LABELS, KubernetesNode, Observed, ResizeRefused, Scratch, SecretFacts, Seen,
+    VolumeFacts,
 };
 pub use ownership::{is_ours, other_ring};
 pub use plan::{

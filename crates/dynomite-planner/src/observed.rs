@@ -60,6 +60,8 @@ pub struct Observed {
     pub foreign_claims: Claims,
     /// Pods.
     pub pods: BTreeMap<String, Pod>,
+    /// The pod that loads backups to prove them, which is no node, if there is one.
+    pub scratch: Option<Scratch>,
     /// The Secret `<cluster>-ca`.
     pub ca_secret: Seen<Option<SecretFacts>>,
     /// The Secret `<cluster>-node-tls`.
@@ -99,6 +101,15 @@ pub struct Observed {
     pub described: BTreeMap<String, Described>,
 }
 
+/// The pod that loads backups to prove them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scratch {
+    /// It.
+    pub pod: Pod,
+    /// What its sidecar said.
+    pub report: Seen<NodeReport>,
+}
+
 /// Resources that a pod could not be given in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResizeRefused {
@@ -121,6 +132,7 @@ impl Default for Observed {
             claims: BTreeMap::new(),
             foreign_claims: Claims::new(),
             pods: BTreeMap::new(),
+            scratch: None,
             ca_secret: Seen::Known(None),
             node_secret: Seen::Known(None),
             admin_secret: Seen::Known(None),

@@ -6,7 +6,9 @@ use dynomite_api::crd::{
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, ResourceRequirements, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Pod, ResourceRequirements, Service,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
@@ -220,6 +222,15 @@ pub enum Action {
         /// Whether it should be there.
         present: bool,
     },
+    /// Make the pod that loads backups to prove them.
+    MakeScratch(Box<Pod>),
+    /// Delete it, exactly this one. It is no node: nothing of the ring goes with it.
+    EndScratch {
+        /// Its name, in the cluster's namespace.
+        name: String,
+        /// The UID it was seen with.
+        uid: String,
+    },
     /// Tell people by an Event on the `DynomiteCluster`.
     Event {
         /// Normal or warning.
@@ -289,6 +300,11 @@ impl Action {
                 ..
             }
             | Self::SetRestoreFinalizer { name, .. } => format!("DynomiteRestore {name}"),
+            Self::MakeScratch(pod) => {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                format!("{} {name}", Kind::Pod.name())
+            }
+            Self::EndScratch { name, .. } => format!("{} {name}", Kind::Pod.name()),
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
             Self::Event { reason, .. } => format!("Event {reason}"),
         }

@@ -610,6 +610,8 @@ fn verb(action: &Action) -> Option<&'static str> {
         | Action::MakeRestore(_)
         | Action::WriteRestore { .. }
         | Action::SetRestoreFinalizer { .. }
+        | Action::MakeScratch(_)
+        | Action::EndScratch { .. }
         | Action::SetBackupFinalizer { .. } => None,
     }
 }

@@ -309,6 +309,8 @@ impl World {
             | Action::WriteBackup { .. }
             | Action::MakeBackup(_)
             | Action::TakeAnnotation { .. }
+            | Action::MakeScratch(_)
+            | Action::EndScratch { .. }
             | Action::SetBackupFinalizer { .. } => storage::act(self, action),
             Action::MakeRestore(_)
             | Action::WriteRestore { .. }

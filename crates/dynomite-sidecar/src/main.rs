@@ -1,6 +1,7 @@
 //! The hand in every pod: `launch` holds one process, `run` lives the node's life.
 
 mod engine_rest;
+mod export;
 #[cfg(test)]
 mod fixture;
 mod http;
@@ -13,6 +14,7 @@ mod secure;
 mod shared;
 mod snapshot;
 mod tunnel;
+mod verify;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -52,6 +54,10 @@ enum Command {
     Launch(launch::Arguments),
     /// Live the node's life: health, warm-up, seeds, reports.
     Run(run::Arguments),
+    /// Load backups into a scratch store and compare, as the operator asks.
+    Verify(verify::Arguments),
+    /// Write a backup as the commands that make it again, to standard output.
+    Export(export::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +69,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Launch(arguments) => launch::main(arguments),
         Command::Run(arguments) => run::main(arguments),
+        Command::Verify(arguments) => verify::main(&arguments),
+        Command::Export(arguments) => export::main(&arguments),
     };
     match outcome {
         Ok(code) => code,

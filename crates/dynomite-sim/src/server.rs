@@ -292,6 +292,8 @@ impl Server {
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
             | Action::MakeBackup(_)
+            | Action::MakeScratch(_)
+            | Action::EndScratch { .. }
             | Action::TakeAnnotation { .. }
             | Action::MakeRestore(_)
             | Action::WriteRestore { .. }

@@ -382,6 +382,17 @@ pub enum BucketAction {
         /// Its key.
         key: String,
     },
+    /// Load an object of a backup into the scratch store of this pod, and compare what
+    /// the store has then with the manifest's entry. No node of a ring does it.
+    Load {
+        /// The pod that is to do it.
+        pod_uid: String,
+        /// The object, with its entry of the manifest.
+        part: Box<RestorePart>,
+        /// At most so many bytes per second are read from the place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bytes_per_second: Option<u64>,
+    },
 }
 
 /// How many objects one [`BucketAction`] may name.
@@ -422,6 +433,11 @@ pub enum BucketAnswer {
     Inspected {
         /// Bytes, format, counts and memory.
         summary: serde_json::Value,
+    },
+    /// A store has loaded the object, and has what the manifest says.
+    Loaded {
+        /// Keys that the store had then.
+        keys: u64,
     },
     /// It did not work.
     Failed {

@@ -29,6 +29,7 @@ use crate::Token;
     printcolumn(name = "Tokens", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Stored", type_ = "string", json_path = ".status.size"),
     printcolumn(name = "Completed", type_ = "date", json_path = ".status.completedAt"),
+    printcolumn(name = "Verified", type_ = "date", json_path = ".status.verifiedAt"),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -71,6 +72,10 @@ pub struct DynomiteBackupSpec {
     /// deletes it.
     #[serde(default)]
     pub keep: bool,
+    /// true loads it into a scratch store to prove it, false does not. Absent: as
+    /// the cluster's spec.backup.verify says. May be set at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<bool>,
 }
 
 /// What becomes of a backup in its store when its object is deleted.
@@ -125,6 +130,9 @@ pub struct DynomiteBackupStatus {
     /// When it was loaded into a store to prove it, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Time>,
+    /// How far that is, while it goes on, or what came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<BackupVerification>,
     /// Tokens that are done of all tokens, such as 2/3.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub progress: String,
@@ -154,10 +162,53 @@ pub struct DynomiteBackupStatus {
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["token"]))]
     pub tokens: Vec<BackupTokenStatus>,
     /// Completed and Failed, in the form that kubectl wait understands. One of
-    /// them becomes True in the end.
+    /// them becomes True in the end. Verified is there once it is to be loaded to
+    /// prove it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How a backup is loaded to prove it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupVerification {
+    /// Where it is.
+    pub phase: VerificationPhase,
+    /// One word for why it is there, CamelCase; empty when it goes well.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When it began.
+    pub started_at: Time,
+    /// When a token was loaded last, or it began.
+    pub updated_at: Time,
+    /// Since when the scratch store is not there, or what opens the backup is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_since: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// The tokens whose snapshots were loaded and are right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub tokens: Vec<Token>,
+    /// Keys that the scratch store had, of all those tokens.
+    #[serde(default)]
+    pub keys: u64,
+}
+
+/// Where the verification of a backup is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum VerificationPhase {
+    /// A scratch store loads one token after the other.
+    Running,
+    /// A store has loaded all of it.
+    Verified,
+    /// It cannot be restored as it is, or that could not be found out; the reason says.
+    Failed,
 }
 
 /// Where a backup is in its life.

@@ -28,6 +28,11 @@ pub struct BackupSpec {
     /// store is never deleted, whatever the rules say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<BackupRetention>,
+    /// Loads backups into a scratch store, a pod of its own that is deleted
+    /// afterwards, and compares what the store has then with the manifest. Absent:
+    /// only those whose own spec.verify is true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<BackupVerify>,
     /// At most so many bytes per second leave each node that takes a snapshot,
     /// such as 50Mi. Absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,6 +247,17 @@ pub struct BackupRetention {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 6), regex(pattern = r"^[1-9][0-9]{0,4}[hdw]$"))]
     pub age: Option<String>,
+}
+
+/// Which backups are loaded to prove them: the newest of each store, one at a time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupVerify {
+    /// At least this long between two of a store, as in 24h, 7d or 1w. Absent: each
+    /// time a backup is completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 6), regex(pattern = r"^[1-9][0-9]{0,4}[hdw]$"))]
+    pub interval: Option<String>,
 }
 
 /// How snapshots are compressed.

@@ -30,6 +30,8 @@ pub enum ConditionType {
 pub const CONDITION_COMPLETED: &str = "Completed";
 /// The condition of a backup or a restore that did not.
 pub const CONDITION_FAILED: &str = "Failed";
+/// The condition of a backup that a store has loaded, and that was right.
+pub const CONDITION_VERIFIED: &str = "Verified";
 
 impl ConditionType {
     /// The condition's `type`.
@@ -124,6 +126,25 @@ pub fn set_outcome(
     for (of, is) in [(CONDITION_COMPLETED, completed), (CONDITION_FAILED, failed)] {
         set_named(conditions, of, Some(is), (reason, message), None, now);
     }
+}
+
+/// Sets the condition Verified of a backup; `None` while that is being found out.
+pub fn set_verified(
+    conditions: &mut Vec<Condition>,
+    verified: Option<bool>,
+    said: (&str, &str),
+    now: Timestamp,
+) {
+    let (reason, message) = said;
+    let reason = if reason.is_empty() { "Going" } else { reason };
+    set_named(
+        conditions,
+        CONDITION_VERIFIED,
+        verified,
+        (reason, message),
+        None,
+        now,
+    );
 }
 
 #[cfg(test)]

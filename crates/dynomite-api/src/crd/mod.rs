@@ -15,19 +15,20 @@ mod status;
 mod volume;
 
 pub use backup::{
-    BackupDeletionPolicy, BackupPhase, BackupTokenPhase, BackupTokenStatus, DynomiteBackup,
-    DynomiteBackupSpec, DynomiteBackupStatus,
+    BackupDeletionPolicy, BackupPhase, BackupTokenPhase, BackupTokenStatus, BackupVerification,
+    DynomiteBackup, DynomiteBackupSpec, DynomiteBackupStatus, VerificationPhase,
 };
 pub use backup_spec::{
     AzureStore, BackupCompression, BackupEncryption, BackupRetention, BackupSchedule, BackupSpec,
-    BackupStore, BootstrapRestore, BootstrapSpec, GoogleStore, LocalStore, S3Store,
+    BackupStore, BackupVerify, BootstrapRestore, BootstrapSpec, GoogleStore, LocalStore, S3Store,
 };
 pub use cluster::{
     ConsistencySpec, DynomiteCluster, DynomiteClusterSpec, EngineSpec, HealthSpec, PodSpec,
     RackSpec, RemoteDatacenter, StoreSpec, WarmUpSpec,
 };
 pub use condition::{
-    CONDITION_COMPLETED, CONDITION_FAILED, ConditionType, condition, set_condition, set_outcome,
+    CONDITION_COMPLETED, CONDITION_FAILED, CONDITION_VERIFIED, ConditionType, condition,
+    set_condition, set_outcome, set_verified,
 };
 pub use definition::{definition, definitions};
 pub use restore::{

@@ -97,6 +97,12 @@ pub struct ClusterBackupStatus {
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_completed_at: Option<Time>,
+    /// The DynomiteBackup that was loaded last to prove it, and was right.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_verified: String,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verified_at: Option<Time>,
     /// The schedules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]

@@ -1,10 +1,13 @@
 //! What a cluster says of its backups: the last good one, its schedules, and whether all is well.
 
-use dynomite_api::crd::{BackupPhase, ClusterBackupStatus, DynomiteBackup, ScheduleStatus};
+use dynomite_api::crd::{
+    BackupPhase, ClusterBackupStatus, DynomiteBackup, ScheduleStatus, VerificationPhase,
+};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::trigger::heeded;
+use super::verify::verified;
 use super::{Due, due, in_order};
 use crate::cluster::Cluster;
 use crate::observed::Observed;
@@ -20,6 +23,7 @@ pub(crate) fn cluster_status(
         .into_iter()
         .filter_map(|backup| Some((completed(backup)?, backup)))
         .max_by_key(|(at, _)| *at);
+    let proven = last_verified(&in_order(observed));
     let schedules = spec.schedules.iter().map(|schedule| {
         // Times before it was first seen were never promised.
         let last = heeded(cluster, observed, schedule).unwrap_or(now);
@@ -40,6 +44,10 @@ pub(crate) fn cluster_status(
             .and_then(|(_, backup)| backup.metadata.name.clone())
             .unwrap_or_default(),
         last_completed_at: last.map(|(at, _)| Time(at)),
+        last_verified: proven
+            .and_then(|backup| backup.metadata.name.clone())
+            .unwrap_or_default(),
+        last_verified_at: proven.and_then(|backup| backup.status.as_ref()?.verified_at.clone()),
         schedules: schedules.collect(),
     })
 }
@@ -48,6 +56,16 @@ fn completed(backup: &DynomiteBackup) -> Option<Timestamp> {
     let status = backup.status.as_ref()?;
     let done = status.phase == Some(BackupPhase::Completed);
     done.then(|| status.completed_at.as_ref().map(|at| at.0))?
+}
+
+/// The backup that was verified last, of those that were right.
+pub(super) fn last_verified<'a>(backups: &[&'a DynomiteBackup]) -> Option<&'a DynomiteBackup> {
+    let right = backups.iter().filter_map(|backup| {
+        let (at, verification) = verified(backup)?;
+        (verification.phase == VerificationPhase::Verified).then_some((at, *backup))
+    });
+    let last = right.max_by_key(|(at, _)| *at);
+    last.map(|(_, backup)| backup)
 }
 
 /// The condition `BackupHealthy`: its status, reason and message; `None` where
@@ -72,6 +90,16 @@ pub(crate) fn health(
         let name = newest.metadata.name.as_deref().unwrap_or_default();
         let why = newest.status.as_ref().map_or("", |status| &status.message);
         return Some((Some(false), "LastFailed", format!("backup {name}: {why}")));
+    }
+    let found_out = in_order(observed).into_iter();
+    let found_out = found_out.filter_map(|backup| Some((verified(backup)?, backup)));
+    if let Some(((_, verification), backup)) = found_out.max_by_key(|((at, _), _)| *at)
+        && verification.phase == VerificationPhase::Failed
+    {
+        let name = backup.metadata.name.as_deref().unwrap_or_default();
+        let (reason, message) = (&verification.reason, &verification.message);
+        let message = format!("backup {name} was not verified: {reason}: {message}");
+        return Some((Some(false), "VerificationFailed", message));
     }
     let Some(at) = status.last_completed_at else {
         let message = "no backup is completed yet".to_owned();

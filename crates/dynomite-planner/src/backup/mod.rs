@@ -21,6 +21,7 @@ mod retention;
 mod schedule;
 mod token;
 mod trigger;
+mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,6 +49,7 @@ pub(crate) use end::{clean, deletion};
 pub(crate) use health::{cluster_status, health};
 pub(crate) use retention::{retain, wanted};
 pub(crate) use trigger::triggers;
+pub(crate) use verify::{end as end_scratch, verify};
 
 pub use schedule::{Due, due};
 
@@ -110,7 +112,11 @@ pub(crate) fn is_unsettled(backup: &DynomiteBackup) -> bool {
 pub fn backups_need_stores(cluster: &Cluster, backups: &BTreeMap<String, DynomiteBackup>) -> bool {
     let spec = cluster.spec.backup.as_ref();
     let retention = spec.and_then(|spec| spec.retention.as_ref());
-    backups.values().any(is_unsettled) || !wanted(retention, &sorted(backups)).is_empty()
+    let verified = verify::is_verified_now;
+    backups
+        .values()
+        .any(|backup| is_unsettled(backup) || verified(backup))
+        || !wanted(retention, &sorted(backups)).is_empty()
 }
 
 /// The snapshot that a node is to take, by what the statuses of backups say.
@@ -165,8 +171,6 @@ fn order_of(
     status: &DynomiteBackupStatus,
     (pod_uid, attempt): (&str, u32),
 ) -> Option<SnapshotOrder> {
-    let limit = spec.bandwidth_limit.as_ref();
-    let limit = limit.and_then(|limit| quantity::parse(&limit.0));
     Some(SnapshotOrder {
         pod_uid: pod_uid.to_owned(),
         backup: status.id.clone(),
@@ -176,8 +180,14 @@ fn order_of(
         source: spec.source,
         compress: spec.compression == BackupCompression::Zstd,
         encryption_key: spec.encryption.as_ref().map(|with| with.key_id.clone()),
-        bytes_per_second: limit.and_then(|limit| u64::try_from(limit).ok()),
+        bytes_per_second: order_limit(cluster),
     })
+}
+
+/// At how many bytes per second a node may work.
+fn order_limit(cluster: &Cluster) -> Option<u64> {
+    let limit = cluster.spec.backup.as_ref()?.bandwidth_limit.as_ref()?;
+    u64::try_from(quantity::parse(&limit.0)?).ok()
 }
 
 /// The status of a backup after this pass.

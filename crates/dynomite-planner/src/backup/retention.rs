@@ -12,6 +12,8 @@ use dynomite_snapshot::layout::{BackupId, Directory, Found, Object, Place, find}
 use dynomite_snapshot::manifest::Manifest;
 use jiff::{SignedDuration, Timestamp};
 
+use super::health::last_verified;
+use super::verify::is_verified_now;
 use super::{View, is_active, status_of};
 use crate::bucket::{Reply, ask, place};
 use crate::plan::{Action, EventKind, Kind};
@@ -82,7 +84,7 @@ pub(crate) fn retain(
 }
 
 /// An age as in `30d`.
-fn age(text: &str) -> Option<SignedDuration> {
+pub(super) fn age(text: &str) -> Option<SignedDuration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let hours = match unit {
         "h" => 1,
@@ -165,6 +167,11 @@ fn facts(
             place: ring.clone(),
             id,
         };
+        let proven =
+            last_verified(backups).is_some_and(|it| it.metadata.uid == backup.metadata.uid);
+        if proven || is_verified_now(backup) {
+            facts.in_use.insert(directory.clone());
+        }
         if is_active(backup) {
             facts.running.insert(directory.clone());
         }

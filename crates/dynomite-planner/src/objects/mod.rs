@@ -5,6 +5,7 @@ mod made;
 mod pdb;
 mod pod;
 mod record;
+mod scratch;
 mod services;
 mod statefulset;
 
@@ -21,6 +22,7 @@ use serde::Serialize;
 pub(crate) use images::Images;
 pub(crate) use pdb::disruption_budgets;
 pub(crate) use record::token_record;
+pub(crate) use scratch::scratch;
 pub(crate) use services::services;
 pub(crate) use statefulset::{stateful_set, template_size, upgrade_awaits};
 

@@ -125,12 +125,12 @@ fn spec(cluster: &Cluster, rack: &Rack, images: &Images) -> PodSpec {
 }
 
 /// The account by which a cloud knows the pods, if they need one for backups.
-fn identity_of(cluster: &Cluster) -> Option<String> {
+pub(super) fn identity_of(cluster: &Cluster) -> Option<String> {
     let backup = cluster.spec.backup.as_ref()?;
     backup.service_account_name.clone()
 }
 
-fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
+pub(super) fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
@@ -184,7 +184,7 @@ fn spread(cluster: &Cluster) -> Affinity {
     }
 }
 
-fn pod_security(cluster: &Cluster) -> PodSecurityContext {
+pub(super) fn pod_security(cluster: &Cluster) -> PodSecurityContext {
     // 0 leaves the choice to the platform, which gives each namespace its own range.
     let user = Some(cluster.spec.pod.run_as_user.unwrap_or(USER)).filter(|id| *id != 0);
     PodSecurityContext {
@@ -201,7 +201,7 @@ fn pod_security(cluster: &Cluster) -> PodSecurityContext {
     }
 }
 
-fn security() -> SecurityContext {
+pub(super) fn security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -244,7 +244,7 @@ fn sidecar(cluster: &Cluster, images: &Images) -> Container {
     }
 }
 
-fn sidecar_mounts(cluster: &Cluster) -> Vec<VolumeMount> {
+pub(super) fn sidecar_mounts(cluster: &Cluster) -> Vec<VolumeMount> {
     let mut mounts = vec![
         mount(RUN, DIR_RUN),
         mount(CLAIM, DIR_DATA),
@@ -276,7 +276,7 @@ fn backup_volume(store: &BackupStore) -> String {
     format!("backups-{}", name.trim_end_matches('-'))
 }
 
-fn store(cluster: &Cluster) -> Container {
+pub(super) fn store(cluster: &Cluster) -> Container {
     let program = ["redis-server", FILE_STORE_CONF];
     Container {
         name: "store".to_owned(),
@@ -315,7 +315,7 @@ fn engine(cluster: &Cluster, images: &Images) -> Container {
     }
 }
 
-fn words(words: &[&str]) -> Vec<String> {
+pub(super) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
 
@@ -330,7 +330,7 @@ fn launch(cluster: &Cluster, name: &str, program: &[&str]) -> Vec<String> {
 }
 
 /// Who the pod is, by the downward API.
-fn identity() -> Vec<EnvVar> {
+pub(super) fn identity() -> Vec<EnvVar> {
     [
         (env::POD_NAME, "metadata.name"),
         (env::POD_NAMESPACE, "metadata.namespace"),
@@ -355,7 +355,7 @@ fn identity() -> Vec<EnvVar> {
 
 /// What the spec gives, or requests that let a small ring run anywhere. There
 /// are no default limits: who wants them knows the data.
-fn resources(
+pub(super) fn resources(
     given: Option<&ResourceRequirements>,
     cpu: &str,
     memory: &str,
@@ -400,7 +400,7 @@ fn mount(name: &str, path: &str) -> VolumeMount {
     }
 }
 
-fn volumes(cluster: &Cluster) -> Vec<Volume> {
+pub(super) fn volumes(cluster: &Cluster) -> Vec<Volume> {
     let mut list = vec![
         Volume {
             name: RUN.to_owned(),

@@ -22,6 +22,9 @@ pub(super) fn delete(pass: &Pass<'_>) -> Step {
         return step;
     }
     step.stop = true;
+    if let Some(scratch) = &pass.observed.scratch {
+        crate::backup::end_scratch(&scratch.pod, &mut step);
+    }
     if !pass.cluster.has_finalizer {
         return step;
     }

@@ -100,6 +100,13 @@ impl Step {
         }
     }
 
+    /// Whether it writes the status of that backup already.
+    pub(crate) fn writes_backup(&self, backup: &str) -> bool {
+        self.actions.iter().any(
+            |(action, _)| matches!(action, Action::WriteBackup { seen, .. } if seen.name == backup),
+        )
+    }
+
     fn apply(&mut self, object: Object, why: impl Into<String>) {
         self.act(Action::Apply(Box::new(object)), why);
     }

@@ -42,6 +42,7 @@ pub(super) fn snapshot(pass: &Pass<'_>) -> Step {
         go_on(&view, backup, &mut busy, &mut step);
     }
     retain(&view, &all, &mut step);
+    backup::verify(&view, &all, &mut step);
     super::configure::orders(pass, &mut step);
     step
 }

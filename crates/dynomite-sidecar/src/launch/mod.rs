@@ -42,6 +42,7 @@ use clap::Args;
 use dynomite_api::contract::DIR_RUN;
 
 pub(crate) use client::Client;
+pub(crate) use sidecar::prepare;
 
 /// The launcher that needs no program: it runs the sidecar.
 const SIDECAR: &str = "sidecar";

@@ -28,7 +28,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the volume cannot be written.
-pub(super) fn prepare(run_dir: &Path, binary: &Path) -> anyhow::Result<()> {
+pub(crate) fn prepare(run_dir: &Path, binary: &Path) -> anyhow::Result<()> {
     for name in ["bin", "conf"] {
         let path = run_dir.join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;

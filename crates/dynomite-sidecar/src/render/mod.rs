@@ -9,7 +9,7 @@ mod engine;
 mod store;
 
 pub(crate) use engine::engine_conf;
-pub(crate) use store::store_conf;
+pub(crate) use store::{scratch_conf, store_conf};
 
 use thiserror::Error;
 

@@ -109,8 +109,25 @@ const REPLICATION: &str = "the sidecar leads replication";
 /// When a further setting is refused; the message says what to change in the
 /// resource.
 pub(crate) fn store_conf(desired: &NodeDesired, site: &Site) -> Result<String, RenderError> {
+    Ok(text(&store_directives(desired, site)?))
+}
+
+/// The text of the configuration of a store that only loads a copy, with so many databases.
+pub(crate) fn scratch_conf(site: &Site, databases: u32) -> String {
+    let mut directives = place(site);
+    directives.extend(replication(0));
+    directives.extend([
+        Directive::new("databases", &[&databases.to_string()]),
+        Directive::new("appendonly", &["no"]),
+        Directive::new("rdb-del-sync-files", &["yes"]),
+        Directive::new("save", &[""]),
+    ]);
+    text(&directives)
+}
+
+fn text(directives: &[Directive]) -> String {
     let mut text = String::new();
-    for directive in store_directives(desired, site)? {
+    for directive in directives {
         text.push_str(&directive.name);
         for argument in &directive.arguments {
             text.push(' ');
@@ -118,7 +135,7 @@ pub(crate) fn store_conf(desired: &NodeDesired, site: &Site) -> Result<String, R
         }
         text.push('\n');
     }
-    Ok(text)
+    text
 }
 
 fn store_directives(desired: &NodeDesired, site: &Site) -> Result<Vec<Directive>, RenderError> {

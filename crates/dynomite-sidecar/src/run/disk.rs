@@ -14,7 +14,7 @@ use crate::render;
 use crate::shared::Site;
 
 /// Makes the directories that are not there yet.
-pub(super) fn prepare(site: &Site) -> io::Result<()> {
+pub(crate) fn prepare(site: &Site) -> io::Result<()> {
     let directories = [
         memory(site),
         site.data_dir.join("store"),

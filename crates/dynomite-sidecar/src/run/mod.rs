@@ -1,7 +1,7 @@
 //! `dynomite-sidecar run`: the driver that lives one node's life, and the hands it starts.
 
 mod desired_file;
-mod disk;
+pub(crate) mod disk;
 mod donor;
 mod driver;
 mod engine;
@@ -10,7 +10,7 @@ mod fakes;
 pub(crate) mod info;
 mod pace;
 mod sockets;
-mod store;
+pub(crate) mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -128,13 +128,13 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 /// The pod's own address.
-fn own_address() -> Option<IpAddr> {
+pub(crate) fn own_address() -> Option<IpAddr> {
     std::env::var(env::POD_IP).ok()?.parse().ok()
 }
 
 /// Every address of this machine: both families where there are both. The
 /// pod's own address tells which family a pod without both has.
-fn everywhere() -> IpAddr {
+pub(crate) fn everywhere() -> IpAddr {
     match own_address() {
         Some(IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -201,7 +201,8 @@ fn replica_of(host: &str, port: &str) -> Cmd {
     command
 }
 
-async fn connect(address: ConnectionAddr) -> RedisResult<MultiplexedConnection> {
+/// A connection to a store, for our own commands.
+pub(crate) async fn connect(address: ConnectionAddr) -> RedisResult<MultiplexedConnection> {
     let mut info = address.into_connection_info()?;
     // Nothing but our own commands: the store may be of any kind and age.
     let settings = info.redis_settings().clone().set_skip_set_lib_name();

@@ -158,7 +158,7 @@ fn follow_restore(desk: &Arc<Desk>, desired: Option<&Arc<NodeDesired>>, staged: 
     let staging = Staging {
         desk: Arc::clone(desk),
         order: order.clone(),
-        desired: Arc::clone(desired),
+        placement: stage::placement(&desired.engine.settings),
     };
     let (job, gone) = oneshot::channel();
     desk.worker.spawn(staging.run(gone));

@@ -4,6 +4,7 @@
 //!  desired document ──orders──▶ attend ──▶ take    store ─▶ verify, compress, seal ─▶ bucket
 //!  PUT /v1/credentials ──────▶ Desk ────▶ stage   bucket ─▶ open, verify, filter ─▶ file
 //!  POST /v1/bucket ──────────▶          └▶ small   list, get, put, delete, inspect
+//!                                          └▶ scratch   stage, load, compare
 //!  report ◀──────── results ──┘
 //! ```
 //!
@@ -16,6 +17,7 @@ mod broken;
 mod previous;
 mod psync;
 mod saved;
+mod scratch;
 mod small;
 mod stage;
 mod take;
@@ -23,13 +25,13 @@ mod take;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dynomite_api::contract::{
-    BackupPlace, BucketAnswer, BucketRequest, Credentials, NodeReport, RestoreReport, RestoreState,
-    SnapshotReport,
+    BackupPlace, BucketAction, BucketAnswer, BucketRequest, Credentials, NodeReport, RestoreReport,
+    RestoreState, SnapshotReport,
 };
 use dynomite_bucket::{Bucket, Patience};
 use dynomite_lifecycle::DataSight;
@@ -41,6 +43,7 @@ use crate::shared::{Site, View};
 use broken::Broken;
 
 pub(crate) use attend::attend;
+pub(crate) use scratch::{Process, Scratch};
 
 /// Small requests to places at a time; more wait.
 const SMALL_REQUESTS: usize = 4;
@@ -55,6 +58,8 @@ pub(crate) struct Desk {
     credentials: watch::Sender<Arc<Credentials>>,
     results: Mutex<Results>,
     small: Semaphore,
+    /// In pods that are made to load backups and nothing else.
+    scratch: OnceLock<Scratch>,
     patience: Patience,
 }
 
@@ -92,12 +97,19 @@ impl Desk {
             credentials: watch::Sender::default(),
             results: Mutex::default(),
             small: Semaphore::new(SMALL_REQUESTS),
+            scratch: OnceLock::new(),
             patience,
         })
     }
 
     fn results(&self) -> MutexGuard<'_, Results> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on objects of backups are loaded into this store when the operator asks.
+    pub(crate) fn loads_into(&self, scratch: Scratch) {
+        // It is given once, when the process begins.
+        let _ = self.scratch.set(scratch);
     }
 
     /// Takes what opens the stores, in place of what was held.
@@ -180,8 +192,11 @@ impl Desk {
     pub(crate) async fn small(self: Arc<Self>, request: BucketRequest) -> BucketAnswer {
         let desk = Arc::clone(&self);
         let done = self.worker.spawn(async move {
-            // Never closed.
-            let _turn = desk.small.acquire().await;
+            // Never closed. A load takes its time, and its turn elsewhere.
+            let _turn = match request.action {
+                BucketAction::Load { .. } => None,
+                _ => desk.small.acquire().await.ok(),
+            };
             small::answer(&desk, request).await
         });
         done.await

@@ -1,5 +1,6 @@
 //! Small work in a place, for the operator, which may not have the identity that opens it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use jiff::Timestamp;
 
 use super::Desk;
 use super::broken::Broken;
+use super::scratch::Load;
 
 /// How long small work may take.
 const PATIENCE: Duration = Duration::from_secs(50);
@@ -19,12 +21,33 @@ const PATIENCE: Duration = Duration::from_secs(50);
 /// How long the reading of a whole file may take: some ten gigabytes.
 const PATIENCE_INSPECT: Duration = Duration::from_mins(10);
 
-pub(super) async fn answer(desk: &Desk, request: BucketRequest) -> BucketAnswer {
+/// How long the loading of an object may take: some hundred gigabytes.
+const PATIENCE_LOAD: Duration = Duration::from_hours(6);
+
+pub(super) async fn answer(desk: &Arc<Desk>, request: BucketRequest) -> BucketAnswer {
     let patience = match &request.action {
         BucketAction::Inspect { .. } => PATIENCE_INSPECT,
+        BucketAction::Load { .. } => PATIENCE_LOAD,
         _ => PATIENCE,
     };
     let done = async {
+        if let BucketAction::Load {
+            pod_uid,
+            part,
+            bytes_per_second,
+        } = request.action
+        {
+            let Some(scratch) = desk.scratch.get().filter(|_| pod_uid == desk.site.pod_uid) else {
+                let message = "no scratch store of this pod was meant";
+                return Err(Broken::lasting("NoScratchStore", message));
+            };
+            let load = Load {
+                place: request.place,
+                part: *part,
+                bytes_per_second,
+            };
+            return Ok(scratch.load(desk, load).await);
+        }
         let bucket = desk.open(&request.place)?;
         act(&bucket, request.action).await
     };
@@ -72,6 +95,10 @@ async fn act(bucket: &Bucket, action: BucketAction) -> Result<BucketAnswer, Brok
             BucketAnswer::Done
         }
         BucketAction::Inspect { key } => inspect(bucket, &key).await?,
+        BucketAction::Load { .. } => {
+            let message = "an object is loaded by the scratch store alone";
+            return Err(Broken::lasting("NoScratchStore", message));
+        }
     })
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dynomite_api::contract::{
-    NodeDesired, RestoreOrder, RestorePart, RestoreReport, RestoreState, Settings, TokenRange,
+    RestoreOrder, RestorePart, RestoreReport, RestoreState, Settings, TokenRange,
 };
 use dynomite_bucket::{Bucket, Pace};
 use dynomite_protocol::hash::{HashTag, Placement};
@@ -48,12 +48,13 @@ const PIECE: usize = 256 << 10;
 pub(super) struct Staging {
     pub(super) desk: Arc<Desk>,
     pub(super) order: RestoreOrder,
-    pub(super) desired: Arc<NodeDesired>,
+    /// How the ring places keys.
+    pub(super) placement: Placement,
 }
 
 /// What lies beside a staged file.
 #[derive(Serialize, Deserialize)]
-struct Note {
+pub(super) struct Note {
     /// Of what was ordered.
     digest: String,
     /// Of the file.
@@ -70,7 +71,7 @@ struct Part<'a> {
 }
 
 /// All that is needed to begin.
-struct Ready<'a> {
+pub(super) struct Ready<'a> {
     bucket: Bucket,
     parts: Vec<Part<'a>>,
 }
@@ -138,7 +139,8 @@ impl Staging {
         self.tell(|report| report.state = state);
     }
 
-    fn file(&self) -> PathBuf {
+    /// What it is staged as.
+    pub(super) fn file(&self) -> PathBuf {
         self.desk.site.staged(&self.order.restore)
     }
 
@@ -150,7 +152,8 @@ impl Staging {
         self.file().with_extension("json")
     }
 
-    async fn stage(&self) -> Result<Note, Broken> {
+    /// Lays it there; waits for what is missing.
+    pub(super) async fn stage(&self) -> Result<Note, Broken> {
         if let Some(note) = self.staged_before().await {
             return Ok(note);
         }
@@ -207,7 +210,8 @@ impl Staging {
         }
     }
 
-    fn look(&self) -> Result<Ready<'_>, Broken> {
+    /// What is at hand; a failure that passes says what is missing.
+    pub(super) fn look(&self) -> Result<Ready<'_>, Broken> {
         let order = &self.order;
         if order.parts.is_empty() || (order.keep.is_none() && order.parts.len() > 1) {
             let message = "one object can be loaded as it is; of several, or of none, nobody says \
@@ -268,7 +272,7 @@ impl Staging {
         let mut throttle = Pace::new(self.order.bytes_per_second);
         let mut done = 0;
         let mut keep = self.order.keep.as_ref().map(|keep| Keep {
-            placement: placement(&self.desired.engine.settings),
+            placement: self.placement,
             target: ownership(keep),
             filter: None,
         });
@@ -407,7 +411,7 @@ impl Source {
     }
 }
 
-fn read_entry(entry: &serde_json::Value) -> Result<Snapshot, Broken> {
+pub(super) fn read_entry(entry: &serde_json::Value) -> Result<Snapshot, Broken> {
     serde_json::from_value(entry.clone()).map_err(|error| {
         Broken::lasting(
             "Invalid",
@@ -422,7 +426,7 @@ fn ownership(range: &TokenRange) -> Ownership {
 }
 
 /// How the ring places keys, by the settings of its engine.
-fn placement(settings: &Settings) -> Placement {
+pub(super) fn placement(settings: &Settings) -> Placement {
     let mut placement = Placement::default();
     if let Some(hash) = settings.get("hash").and_then(|text| text.parse().ok()) {
         placement.hash = hash;

@@ -8,7 +8,7 @@
 
 mod gate;
 mod pipe;
-mod primary;
+pub(crate) mod primary;
 mod relay;
 mod tap;
 
@@ -25,7 +25,7 @@ use crate::shared::{Input, ReplicationAsk, Site, View};
 
 pub(crate) use gate::Gate;
 pub(crate) use pipe::pipe;
-pub(crate) use primary::{File, Play, fresh_history};
+pub(crate) use primary::{File, Opened, Play, Source, fresh_history};
 use relay::relay;
 pub(crate) use tap::Tapped;
 

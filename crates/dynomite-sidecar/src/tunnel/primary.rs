@@ -204,4 +204,4 @@ fn garbled(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,6 +13,7 @@ use crate::plan::{Action, Plan};
 use crate::world::World;
 
 pub(crate) mod storage;
+mod verify;
 
 fn with_backups(racks: usize, nodes: u32) -> World {
     let mut world = World::settled(racks, nodes);

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 use crate::bucket::{Asked, question};
+use crate::observed::{Scratch, Seen};
 use crate::plan::{Action, AsSeen};
 use crate::restore::tests::next_version;
 use crate::world::World;
@@ -26,6 +27,11 @@ pub(crate) struct Storage {
     pub(crate) failing_loads: std::collections::BTreeSet<String>,
     /// Nodes whose snapshots go on for ever.
     pub(crate) endless: Vec<String>,
+    /// How many scratch pods were made, and whether none ever starts.
+    pub(crate) scratches: usize,
+    pub(crate) no_scratch: bool,
+    /// What a store answers instead of having loaded an object.
+    pub(crate) damaged: Option<&'static str>,
     /// What was asked, in words.
     pub(crate) asked: Vec<String>,
 }
@@ -34,6 +40,16 @@ pub(crate) struct Storage {
 pub(crate) fn act(world: &mut World, action: &Action) {
     match action {
         Action::HandCredentials { node, .. } => {
+            if let Some(scratch) = world.observed.scratch.as_mut()
+                && scratch.pod.metadata.name.as_ref() == Some(node)
+            {
+                let ids = world.observed.store_credentials.values();
+                let ids = ids.filter_map(|id| id.known().cloned());
+                if let Seen::Known(report) = &mut scratch.report {
+                    report.credentials = ids.collect();
+                }
+                return;
+            }
             let ids = world.observed.store_credentials.values();
             let ids: Vec<String> = ids.filter_map(|id| id.known().cloned()).collect();
             world.lives.entry(node.clone()).or_default().credentials = ids;
@@ -58,6 +74,27 @@ pub(crate) fn act(world: &mut World, action: &Action) {
                 backup.metadata.resource_version = next_version(seen);
                 backup.status = Some(*status.clone());
             }
+        }
+        Action::MakeScratch(pod) => {
+            let mut pod = *pod.clone();
+            world.storage.scratches += 1;
+            pod.metadata.uid = Some(format!("scratch-{}", world.storage.scratches));
+            let address = Some("10.9.9.9".to_owned());
+            let status = k8s_openapi::api::core::v1::PodStatus {
+                pod_ip: address.filter(|_| !world.storage.no_scratch),
+                ..Default::default()
+            };
+            pod.status = Some(status);
+            let report = match world.observed.reports.values().find_map(Seen::known) {
+                Some(report) if !world.storage.no_scratch => Seen::Known(report.clone()),
+                _ => Seen::Unknown("it has no address yet".to_owned()),
+            };
+            assert!(world.observed.scratch.is_none(), "one at a time");
+            world.observed.scratch = Some(Scratch { pod, report });
+        }
+        Action::EndScratch { uid, .. } => {
+            let scratch = world.observed.scratch.take().expect("there is one");
+            assert_eq!(scratch.pod.metadata.uid.as_ref(), Some(uid));
         }
         Action::MakeBackup(made) => {
             let name = made.metadata.name.clone().expect("it has one");
@@ -125,6 +162,14 @@ fn answer(storage: &mut Storage, action: &BucketAction) -> BucketAnswer {
             }
             BucketAnswer::Done
         }
+        BucketAction::Load { part, .. } => match storage.damaged {
+            None => BucketAnswer::Loaded { keys: 9 },
+            Some(reason) => BucketAnswer::Failed {
+                reason: reason.to_owned(),
+                message: format!("{} was changed", part.key),
+                retry: false,
+            },
+        },
         other => panic!("nobody asks {other:?}"),
     }
 }

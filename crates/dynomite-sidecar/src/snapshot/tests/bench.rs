@@ -151,7 +151,7 @@ impl Bench {
     }
 
     /// Sends one command and reads its answer, up to the end of what comes at once.
-    fn ask(&self, command: &str) -> String {
+    pub(super) fn ask(&self, command: &str) -> String {
         let mut stream = UnixStream::connect(self.site.store_private_socket()).expect("listens");
         write!(stream, "{command}\r\nQUIT\r\n").expect("takes it");
         let mut answer = Vec::new();
@@ -273,11 +273,7 @@ impl Bench {
     }
 
     pub(super) fn hand_over_credentials(&self, with_key: bool) {
-        let key = with_key.then(|| ("2026".to_owned(), ENCRYPTION_KEY.to_owned()));
-        self.desk.take_credentials(Credentials {
-            stores: [("main".to_owned(), fake::credentials())].into(),
-            encryption_keys: key.into_iter().collect(),
-        });
+        self.desk.take_credentials(credentials(with_key));
     }
 
     pub(super) fn forget_credentials(&self) {
@@ -348,6 +344,15 @@ impl Bench {
         };
         let waited = tokio::time::timeout(PATIENCE, wait).await;
         waited.expect("what was stored is removed");
+    }
+}
+
+/// What opens the server, and the key of encryption if asked for.
+pub(super) fn credentials(with_key: bool) -> Credentials {
+    let key = with_key.then(|| ("2026".to_owned(), ENCRYPTION_KEY.to_owned()));
+    Credentials {
+        stores: [("main".to_owned(), fake::credentials())].into(),
+        encryption_keys: key.into_iter().collect(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! `valkey-server` on the machine they say so and check nothing.
 
 mod bench;
+mod scratch;
 mod staging;
 
 use std::time::Duration;

@@ -41,7 +41,7 @@ return redis.call('DBSIZE')
 ";
 
 /// A real store with a Unix socket in a directory of its own.
-struct Store {
+pub(crate) struct Store {
     directory: TempDir,
     child: Child,
 }
@@ -54,7 +54,8 @@ impl Drop for Store {
 }
 
 impl Store {
-    fn start(server: &Path, more: &[&str]) -> Self {
+    /// Started, with further settings.
+    pub(crate) fn start(server: &Path, more: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let child = Self::spawn(server, directory.path(), more);
         let store = Self { directory, child };
@@ -93,6 +94,11 @@ impl Store {
         });
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
+        self.directory.path().join("socket")
+    }
+
     fn try_connect(&self) -> Option<Connection> {
         let socket = self.directory.path().join("socket");
         let mut info = ConnectionAddr::Unix(socket).into_connection_info().ok()?;
@@ -103,7 +109,7 @@ impl Store {
         Some(connection)
     }
 
-    fn ask<T: redis::FromRedisValue>(&self, words: &[&[u8]]) -> T {
+    pub(crate) fn ask<T: redis::FromRedisValue>(&self, words: &[&[u8]]) -> T {
         let mut connection = self.try_connect().expect("it answers");
         let mut command = redis::Cmd::new();
         for word in words {
@@ -119,12 +125,13 @@ impl Store {
         found.map(|(_, value)| value.to_owned()).unwrap_or_default()
     }
 
-    fn fill(&self) {
+    /// Fills it with values of every type.
+    pub(crate) fn fill(&self) {
         let _: i64 = self.ask(&[b"EVAL", FILL.as_bytes(), b"0"]);
     }
 
     /// What it has, as a file.
-    fn dump(&self) -> Vec<u8> {
+    pub(crate) fn dump(&self) -> Vec<u8> {
         let _: String = self.ask(&[b"SAVE"]);
         fs::read(self.directory.path().join("dump.rdb")).expect("it was saved")
     }
