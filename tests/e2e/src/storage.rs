@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{Cluster, Namespace, wait_for};
 
@@ -110,11 +110,32 @@ impl<'a> ObjectStorage<'a> {
 
     /// An object's content.
     pub fn read(&self, key: &str) -> Result<String> {
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/s3:8888/proxy/buckets/{BUCKET}/{key}",
-            self.namespace
-        );
-        self.cluster.kubectl(&["get", "--raw", &path])
+        self.cluster.kubectl(&["get", "--raw", &self.path(key)])
+    }
+
+    /// Changes one bit of one byte in the middle of an object.
+    pub fn flip(&self, key: &str) -> Result<()> {
+        let path = self.path(key);
+        let read = self.cluster.command(&["get", "--raw", &path]).output()?;
+        let mut content = read.stdout;
+        let middle = content.len() / 2;
+        let byte = content.get_mut(middle).context("the object is empty")?;
+        *byte ^= 1;
+        let file = std::env::temp_dir().join(format!("flipped-{}", std::process::id()));
+        std::fs::write(&file, &content)?;
+        let written = file.to_string_lossy().into_owned();
+        let put = ["replace", "--raw", &path, "-f", &written];
+        let put = self.cluster.kubectl(&put);
+        std::fs::remove_file(&file)?;
+        put?;
+        let read = self.cluster.command(&["get", "--raw", &path]).output()?;
+        ensure!(read.stdout == content, "{key} was not changed");
+        Ok(())
+    }
+
+    fn path(&self, key: &str) -> String {
+        let namespace = self.namespace;
+        format!("/api/v1/namespaces/{namespace}/pods/s3:8888/proxy/buckets/{BUCKET}/{key}")
     }
 
     /// Nothing that anybody can read in the namespace, and nothing that the

@@ -83,6 +83,31 @@ impl Fixture {
         self.completed("dynb", name)
     }
 
+    /// Asks for a backup to be loaded, and waits until it is found out what it is worth.
+    fn verified(&self, name: &str, expected: &str) -> Result<Value> {
+        let what = format!("dynb/{name}");
+        let wish = r#"{"spec":{"verify":true}}"#;
+        self.kubectl(&["patch", &what, "--type", "merge", "-p", wish])?;
+        let limit = format!("--timeout={}s", DONE_WITHIN.as_secs());
+        let condition = format!("--for=condition=Verified={expected}");
+        let args = ["-n", NAMESPACE, "wait", &condition, &limit, &what];
+        let said = self.cluster.try_kubectl(&args, None)?;
+        let told = || {
+            self.kubectl(&["describe", "dynb", name])
+                .unwrap_or_default()
+        };
+        ensure!(said.success, "{}\n{}", said.stderr, told());
+        wait_for("the pod to be gone", Duration::from_secs(30), || {
+            let pods = self.kubectl(&["get", "pods", "-o", "name"])?;
+            Ok(if pods.contains("scratch") {
+                Err(pods)
+            } else {
+                Ok(())
+            })
+        })?;
+        self.cluster.json(&["-n", NAMESPACE, "get", "dynb", name])
+    }
+
     fn restore(&self, name: &str, from: &Value) -> Result<Value> {
         let object = json!({
             "apiVersion": "dynomite.io/v1alpha1",
@@ -218,6 +243,45 @@ fn a_backup_that_is_completed_lies_in_the_bucket() -> Result<()> {
         .collect();
     ensure!(names.len() == 1, "one backup was asked for: {names:?}");
     fixture.completed("dynb", names[0])?;
+    fixture.storage().check_canary(OPERATOR)
+}
+
+/// A store loads what was backed up, and one bit that is another one in the bucket is found.
+#[test]
+fn a_backup_is_proven_and_a_changed_one_is_found() -> Result<()> {
+    let fixture = Fixture::get()?;
+    let ring = fixture.ring("ring", &json!({}))?;
+    fixture.fill(&ring, "proven")?;
+    fixture.backup("proven")?;
+    let proven = fixture.verified("proven", "True")?;
+    let status = &proven["status"];
+    ensure!(
+        status["verification"]["keys"] == status["keys"] && status["verifiedAt"].is_string(),
+        "{status}"
+    );
+    let harmed = fixture.backup("harmed")?;
+    let directory = text(&harmed, "/status/directory");
+    let objects = fixture.storage().keys(directory)?;
+    let object = objects.iter().find(|key| !key.ends_with("manifest.json"));
+    fixture
+        .storage()
+        .flip(object.context("there is an object")?)?;
+    let found = fixture.verified("harmed", "False")?;
+    let reason = text(&found, "/status/verification/reason");
+    ensure!(["Damaged", "DigestDiffers"].contains(&reason), "{found}");
+    wait_for("the ring to say so", Duration::from_secs(20), || {
+        let ring = ring.get()?;
+        let all = ring["status"]["conditions"].as_array().cloned();
+        let all = all.unwrap_or_default();
+        let found = all.iter().find(|c| c["type"] == "BackupHealthy");
+        let reason = found.map(|found| text(found, "/reason"));
+        Ok(if reason == Some("VerificationFailed") {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        })
+    })?;
+    fixture.kubectl(&["delete", "dynb", "harmed"])?;
     fixture.storage().check_canary(OPERATOR)
 }
 
