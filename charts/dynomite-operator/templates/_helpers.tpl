@@ -70,10 +70,10 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# Pods and claims are made by the StatefulSets.
+# Nodes and claims are made by the StatefulSets; the pod that loads a backup to prove it is not.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods/resize]
   verbs: [patch]
