@@ -381,8 +381,9 @@ fn stirs(view: &View<'_>, status: &DynomiteRestoreStatus, node: &Node<'_>) -> Op
     if data(status, node) == Data::Unknown {
         return Some("it has just started, and has yet to find out what it has".to_owned());
     }
-    let rests = stands_by(report) && (report.phase == NodePhase::Held || !proven);
-    (!rests).then(|| format!("it is {:?}", report.phase))
+    // The engine of one without a proof finds no store, whatever state it is in.
+    let rests = report.phase == NodePhase::Held && stands_by(report);
+    (proven && !rests).then(|| format!("it is {:?}", report.phase))
 }
 
 fn stands_by(report: &NodeReport) -> bool {
