@@ -50,6 +50,13 @@ pub const ANNOTATION_RESTORE: &str = "dynomite.io/restore";
 /// token whose restored data was lost after it had served. Its value, from the
 /// restore's message, names token and attempt: no word counts twice.
 pub const ANNOTATION_LOAD_AGAIN: &str = "dynomite.io/load-again";
+/// Annotation on a `DynomiteCluster`, set by a person: make a `DynomiteBackup` for
+/// each backup in its stores that has none; `rebuild` for those of this ring's
+/// namespace and name, `NAMESPACE/CLUSTER` for those of another. The operator takes
+/// it off when they are there.
+pub const ANNOTATION_CATALOG: &str = "dynomite.io/catalog";
+/// Label on a `DynomiteBackup` that was made for what lay in a store: `true`.
+pub const LABEL_FOUND: &str = "dynomite.io/found";
 /// Annotation on a `DynomiteBackup` of a schedule: the time it is for, RFC 3339.
 pub const ANNOTATION_SCHEDULED_FOR: &str = "dynomite.io/scheduled-for";
 /// Label on a `DynomiteBackup` of a schedule: the schedule's name.

@@ -27,7 +27,7 @@ use crate::index::{ClusterKey, Index};
 use crate::names::add_strangers;
 use crate::node_client::{Error as NodeError, NodeClient, Target};
 use crate::reports::Answer;
-use crate::stores::look_at_stores;
+use crate::stores::{key_ids, look_at_stores};
 use crate::volumes::look_at_volumes;
 
 /// How many nodes of a cluster are asked at once.
@@ -110,6 +110,7 @@ pub async fn observe(ctx: &Context, memory: &mut Memory, cluster: &Cluster) -> O
         resizes_refused: memory.resizes_refused.clone(),
         restores,
         backups,
+        encryption_keys: key_ids(memory),
         store_credentials,
         answers: memory.desk.answers(ctx.now()),
         described: memory.remotes.look(ctx, cluster, now),

@@ -3,7 +3,7 @@
 //! What is read stays in memory and goes to nodes only. It is never logged: the
 //! types that hold it print no values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -115,6 +115,13 @@ pub async fn look_at_stores(
     let ids = held.ids.clone();
     memory.stores = Some(held);
     ids
+}
+
+/// The ids of the keys of encryption that were read, old ones too.
+pub fn key_ids(memory: &Memory) -> BTreeSet<String> {
+    let held = memory.stores.iter();
+    let keys = held.flat_map(|held| held.credentials.encryption_keys.keys());
+    keys.cloned().collect()
 }
 
 async fn read(ctx: &Context, namespace: &str, spec: &BackupSpec, now: Instant) -> Held {

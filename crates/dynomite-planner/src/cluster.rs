@@ -5,8 +5,8 @@ use std::fmt;
 
 use dynomite_api::Token;
 use dynomite_api::annotations::{
-    ANNOTATION_BACKUP, ANNOTATION_RESTARTED_AT, ANNOTATION_RESTORE, ANNOTATION_UPDATE_IMAGES,
-    FINALIZER,
+    ANNOTATION_BACKUP, ANNOTATION_CATALOG, ANNOTATION_RESTARTED_AT, ANNOTATION_RESTORE,
+    ANNOTATION_UPDATE_IMAGES, FINALIZER,
 };
 use dynomite_api::contract::{
     ClusterRef, Consistency, EngineSettings, HealthSettings, Peer, Persistence, StoreSettings,
@@ -54,6 +54,8 @@ pub struct Cluster {
     pub backup_asked: Option<String>,
     /// What a person wants to have restored, by annotation.
     pub restore_asked: Option<String>,
+    /// Whose backups a person wants to have objects for, by annotation.
+    pub catalog_asked: Option<String>,
     /// The last time of each schedule that was heeded, by the status.
     pub schedules_heeded: BTreeMap<String, Timestamp>,
     /// Since when the status says that the ring has served.
@@ -195,6 +197,7 @@ impl Cluster {
             approved_image: annotation(ANNOTATION_UPDATE_IMAGES),
             backup_asked: annotation(ANNOTATION_BACKUP),
             restore_asked: annotation(ANNOTATION_RESTORE),
+            catalog_asked: annotation(ANNOTATION_CATALOG),
             schedules_heeded: status
                 .and_then(|s| s.backup.as_ref())
                 .into_iter()

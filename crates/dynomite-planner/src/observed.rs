@@ -1,6 +1,6 @@
 //! What the operator sees of a cluster: objects by name, and facts that may be unknown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dynomite_api::contract::NodeReport;
 use dynomite_api::crd::{DynomiteBackup, DynomiteRestore};
@@ -93,6 +93,9 @@ pub struct Observed {
     /// By store: the id of what opens it, as far as its Secret was read. Read
     /// only while a backup or a restore needs it.
     pub store_credentials: BTreeMap<String, Seen<String>>,
+    /// The ids of the keys of encryption in the Secret of `spec.backup.encryption`,
+    /// old ones too; read together with what opens the stores.
+    pub encryption_keys: BTreeSet<String>,
     /// What came of questions to object storage. Nothing is lost when they are
     /// forgotten: they are asked once more.
     pub answers: Answers,
@@ -146,6 +149,7 @@ impl Default for Observed {
             restores: BTreeMap::new(),
             backups: BTreeMap::new(),
             store_credentials: BTreeMap::new(),
+            encryption_keys: BTreeSet::new(),
             answers: Answers::new(),
             described: BTreeMap::new(),
         }

@@ -10,6 +10,7 @@
 //! too, and a store refuses a file that has a key twice.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use dynomite_protocol::hash::Placement;
 use jiff::Timestamp;
@@ -51,6 +52,8 @@ pub struct Filtered {
     pub others: u64,
     /// Keys that belong to the new node, but the source did not own them.
     pub strays: u64,
+    /// Keys in the copy outside of database 0, which no client of Dynomite can ask for.
+    pub elsewhere: u64,
 }
 
 /// Copies one source after the other into one RDB.
@@ -66,6 +69,8 @@ pub struct Filter {
     database: u32,
     /// What the source says about how many keys follow: all, and those that expire.
     hint: Option<(u64, u64)>,
+    /// Marks of the copied keys that nobody has taken yet, if anybody wants them.
+    marks: Option<Vec<u64>>,
     output: Output,
 }
 
@@ -97,8 +102,26 @@ impl Filter {
             held: Vec::new(),
             database: 0,
             hint: None,
+            marks: None,
             output: Output::new(),
         }
+    }
+
+    /// From now on each key that is copied leaves a mark: sources that are not of one ring may
+    /// share keys, and a store refuses a copy that has one twice.
+    pub fn mark_keys(&mut self) {
+        self.marks.get_or_insert_default();
+    }
+
+    /// The marks since this was asked last. Equal keys have equal marks; that different ones do is
+    /// a chance of one in 2^64 for each pair.
+    pub fn take_marks(&mut self) -> Vec<u64> {
+        self.marks.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What was copied so far.
+    pub fn so_far(&self) -> &Filtered {
+        &self.output.filtered
     }
 
     /// Takes the next bytes of the source and appends to `out` what is copied of them. After an
@@ -154,6 +177,10 @@ impl Filter {
                     self.route = Route::Dropped;
                     self.output.filtered.count(wanted, key, self.now);
                     if wanted == Wanted::Yes {
+                        if let Some(marks) = &mut self.marks {
+                            marks.push(mark(key));
+                        }
+                        self.output.filtered.elsewhere += u64::from(self.database != 0);
                         self.route = Route::Copied;
                         let hint = self.hint.take();
                         let hint = hint.map(|hint| scale(hint, &self.target, source));
@@ -219,6 +246,13 @@ impl Filtered {
             Wanted::Stray => self.strays += 1,
         }
     }
+}
+
+/// The same for the same key of the same database, and else hardly ever.
+fn mark(key: &Key) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key.database, &key.name).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Whether a key is copied.

@@ -27,8 +27,8 @@ pub struct Wish {
     pub placement: Placement,
     /// The newest format that its stores read.
     pub reads: Version,
-    /// Only the nodes of this token, if not all.
-    pub only: Option<Token>,
+    /// Only the nodes of these tokens; of all when empty.
+    pub only: BTreeSet<Token>,
     /// Memory of one store.
     pub memory: Room,
     /// Room on the disk of one node beside the live data. A node without disk stages nothing:
@@ -179,7 +179,8 @@ impl fmt::Display for Misfit {
             Self::Ambiguous(why) => f.write_str(why),
             Self::Key(id) => write!(
                 f,
-                "the encryption key `{id}` is missing: add it to the Secret with the keys"
+                "the encryption key `{id}` is missing: add it to the Secret of \
+                 spec.backup.encryption, which may hold old keys beside the new one"
             ),
             Self::Room {
                 what,
@@ -250,8 +251,9 @@ fn describe(placement: Placement) -> String {
 }
 
 /// How files without a manifest come onto a ring, or everything that is against it. Files with
-/// tokens are all of one rack; that their keys were placed as the ring places them is the word of
-/// whoever asks for it.
+/// tokens are of all tokens of one ring; that their keys were placed as the ring places them is the
+/// word of whoever asks for it, and that files without tokens share no key. Whoever loads them
+/// checks both.
 pub fn fits_files(files: &[File], wish: &Wish) -> Result<Plan, Vec<Misfit>> {
     let tokens: Vec<Token> = files.iter().filter_map(|file| file.token).collect();
     let mut misfits = Vec::new();
@@ -259,8 +261,9 @@ pub fn fits_files(files: &[File], wish: &Wish) -> Result<Plan, Vec<Misfit>> {
         let why = "two files are of one token: name those of one rack and one day";
         misfits.push(Misfit::Ambiguous(why.to_owned()));
     }
-    if tokens.len() != files.len() && files.len() > 1 {
-        let why = "several files need the token of each: a file without one must come alone";
+    if tokens.len() != files.len() && !tokens.is_empty() {
+        let why =
+            "some of the files are of a token and some are of none: name the one or the other";
         misfits.push(Misfit::Ambiguous(why.to_owned()));
     }
     let materials = files.iter().map(|file| Material {
@@ -317,14 +320,12 @@ fn plan(
     if tokens.is_empty() {
         misfits.push(Misfit::Empty("node in the ring"));
     }
-    if let Some(only) = wish.only.filter(|only| !tokens.contains(only)) {
-        misfits.push(Misfit::Token(only));
-    }
+    misfits.extend(wish.only.difference(&tokens).copied().map(Misfit::Token));
     let of_ring: BTreeSet<Option<Token>> = materials.iter().map(|part| part.token).collect();
     let same = of_ring == tokens.iter().copied().map(Some).collect();
     let wanted = tokens
         .iter()
-        .filter(|token| wish.only.is_none_or(|only| only == **token));
+        .filter(|token| wish.only.is_empty() || wish.only.contains(token));
     let nodes: Vec<Load> = wanted
         .map(|token| load(materials, wish, *token, same, &mut misfits))
         .collect();

@@ -12,6 +12,7 @@ pub mod filter;
 pub mod fit;
 pub mod layout;
 pub mod limits;
+pub mod manager;
 pub mod manifest;
 pub mod ownership;
 pub mod rdb;

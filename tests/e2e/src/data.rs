@@ -79,6 +79,67 @@ pub fn fill(cluster: &Cluster, ring: &Ring<'_>, pod: &str, seed: &str, keys: usi
     Ok(())
 }
 
+/// The RDB file of a Redis of its own, outside of any ring, with what [`fill`]
+/// writes. It runs beside the ring, by the image of its stores, for as long as
+/// that takes.
+pub fn foreign(cluster: &Cluster, ring: &Ring<'_>, seed: &str, keys: usize) -> Result<Vec<u8>> {
+    let (namespace, pod) = (ring.namespace(), "outside");
+    let pods = ring.pods()?;
+    let mut containers = pods
+        .iter()
+        .flat_map(|pod| pod["spec"]["containers"].as_array());
+    let store = containers.find_map(|all| all.iter().find(|one| one["name"] == "store"));
+    let image = store
+        .and_then(|store| store["image"].as_str())
+        .context("a store")?;
+    cluster.apply(namespace, &redis(pod, image))?;
+    let ready = [
+        "wait",
+        "-n",
+        namespace,
+        "--for=condition=Ready",
+        "--timeout=60s",
+    ];
+    cluster.kubectl(&[&ready[..], &[&format!("pod/{pod}")]].concat())?;
+    let cli = ["exec", "-i", "-n", namespace, pod, "--", "redis-cli"];
+    let said = cluster.try_kubectl(&cli, Some(&commands(seed, keys)))?;
+    ensure!(
+        said.success && !said.stdout.contains("ERR"),
+        "redis-cli: {said:?}"
+    );
+    let output = cluster.command(&cli).args(["--rdb", "-"]).output()?;
+    ensure!(
+        output.status.success() && output.stdout.starts_with(b"REDIS"),
+        "no RDB: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    cluster.kubectl(&["delete", "pod", pod, "-n", namespace, "--wait=false"])?;
+    Ok(output.stdout)
+}
+
+fn redis(pod: &str, image: &str) -> String {
+    format!(
+        r"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {pod}}}
+spec:
+  automountServiceAccountToken: false
+  terminationGracePeriodSeconds: 1
+  securityContext: {{runAsNonRoot: true, runAsUser: 999, seccompProfile: {{type: RuntimeDefault}}}}
+  volumes: [{{name: data, emptyDir: {{}}}}]
+  containers:
+    - name: redis
+      image: {image}
+      imagePullPolicy: Never
+      command: [redis-server, --dir, /data]
+      securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+      volumeMounts: [{{name: data, mountPath: /data}}]
+      readinessProbe: {{exec: {{command: [redis-cli, PING]}}, periodSeconds: 1}}
+"
+    )
+}
+
 fn commands(seed: &str, keys: usize) -> String {
     let mut text = String::new();
     let mut line = |command: String| {

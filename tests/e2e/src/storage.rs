@@ -1,5 +1,7 @@
 //! A real S3 server in a test's namespace, and what lies in it.
 
+use std::io::Write as _;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -136,6 +138,30 @@ impl<'a> ObjectStorage<'a> {
     fn path(&self, key: &str) -> String {
         let namespace = self.namespace;
         format!("/api/v1/namespaces/{namespace}/pods/s3:8888/proxy/buckets/{BUCKET}/{key}")
+    }
+
+    /// Lays an object there, past the server's own checks, as somebody else would
+    /// have done long ago.
+    pub fn write(&self, key: &str, content: &[u8]) -> Result<()> {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/s3:8888/proxy/buckets/{BUCKET}/{key}",
+            self.namespace
+        );
+        let mut command = self
+            .cluster
+            .command(&["replace", "--raw", &path, "-f", "-"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut pipe = child.stdin.take().context("kubectl has an input")?;
+        pipe.write_all(content)?;
+        drop(pipe);
+        let said = child.wait_with_output()?;
+        let why = String::from_utf8_lossy(&said.stderr);
+        ensure!(said.status.success(), "{key} is not written: {why}");
+        Ok(())
     }
 
     /// Nothing that anybody can read in the namespace, and nothing that the

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::operator::NAMESPACE as OPERATOR;
 use dynomite_e2e::storage::{BUCKET, ENDPOINT, SECRET};
-use dynomite_e2e::{Cluster, Namespace, ObjectStorage, Operator, Ring, data, wait_for};
+use dynomite_e2e::{
+    Cluster, EndpointWatch, Namespace, ObjectStorage, Operator, Ring, data, wait_for,
+};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "e2e-snapshots";
@@ -108,15 +110,23 @@ impl Fixture {
         self.cluster.json(&["-n", NAMESPACE, "get", "dynb", name])
     }
 
-    fn restore(&self, name: &str, from: &Value) -> Result<Value> {
-        let object = json!({
+    /// A restore of some of the ring, or of all of it: `of` is added to its spec.
+    fn restore_some(&self, name: &str, from: &Value, of: &Value) -> Result<Value> {
+        let mut object = json!({
             "apiVersion": "dynomite.io/v1alpha1",
             "kind": "DynomiteRestore",
             "metadata": {"name": name},
             "spec": {"cluster": "ring", "from": from},
         });
+        for (field, value) in of.as_object().into_iter().flatten() {
+            object["spec"][field] = value.clone();
+        }
         self.cluster.apply(NAMESPACE, &object.to_string())?;
         self.completed("dynr", name)
+    }
+
+    fn restore(&self, name: &str, from: &Value) -> Result<Value> {
+        self.restore_some(name, from, &json!({}))
     }
 
     /// Fills a ring through one of its nodes with what `seed` names.
@@ -156,6 +166,14 @@ fn keys(held: &[String]) -> u64 {
         .sum()
 }
 
+/// The time, as a person would write it.
+fn now() -> Result<String> {
+    let date = std::process::Command::new("date")
+        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ"])
+        .output()?;
+    Ok(String::from_utf8(date.stdout)?.trim().to_owned())
+}
+
 fn manifest(name: &str, changes: &Value) -> Result<String> {
     let root = dynomite_e2e::cluster::variable("DYNOMITE_E2E_ROOT")?;
     let path = format!("{root}/deploy/examples/three-zones.yaml");
@@ -182,6 +200,16 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
         .pointer(pointer)
         .and_then(Value::as_str)
         .unwrap_or_default()
+}
+
+/// Each example is one that users can apply as it is.
+#[test]
+fn every_example_is_accepted() -> Result<()> {
+    let fixture = Fixture::get()?;
+    let root = dynomite_e2e::cluster::variable("DYNOMITE_E2E_ROOT")?;
+    let path = format!("{root}/deploy/examples");
+    fixture.kubectl(&["apply", "--dry-run=server", "-f", &path])?;
+    Ok(())
 }
 
 /// Backups by object and by annotation are there, with a manifest that counts every key.
@@ -322,5 +350,96 @@ fn a_lost_ring_comes_back_under_another_name_and_size() -> Result<()> {
         "{before} keys were there, {after} came back"
     );
     fixture.kubectl(&["delete", "dyn", "again", "--timeout=120s"])?;
+    Ok(())
+}
+
+/// Data of a Redis outside of any ring comes in, a token of it is taken back by a backup whose
+/// object was lost while the other token's nodes serve on, and files lie as Dynomite-manager
+/// stored them: each time every key, type and end is what it was.
+#[test]
+fn files_of_others_and_single_tokens_are_restored() -> Result<()> {
+    let fixture = Fixture::get()?;
+    let ring = fixture.ring("ring", &json!({}))?;
+    let file = data::foreign(&fixture.cluster, &ring, "moved", KEYS)?;
+    let storage = fixture.storage();
+    storage.write("moved/dump.rdb", &file)?;
+    storage.write("backup/us-east-1/us-east-1c/7/1795132800000", &file)?;
+    fixture.restore("move-in", &json!({"file": "moved/dump.rdb"}))?;
+    let moved = level(&ring)?;
+    ensure!(keys(&moved) > KEYS as u64, "{moved:?}");
+    fixture.fill(&ring, "moved")?;
+    ensure!(
+        level(&ring)? == moved,
+        "what is written again is what had come"
+    );
+
+    fixture.backup("moved")?;
+    fixture.kubectl(&["delete", "dynb", "moved"])?;
+    fixture.kubectl(&["annotate", "dyn", "ring", "dynomite.io/catalog=rebuild"])?;
+    let found = wait_for("the lost object to be made anew", DONE_WITHIN, || {
+        let made = [
+            "-n",
+            NAMESPACE,
+            "get",
+            "dynb",
+            "-l",
+            "dynomite.io/found=true",
+        ];
+        let made = fixture.cluster.json(&made)?;
+        let of_ours = |backup: &&Value| {
+            let is = text(backup, "/metadata/name").ends_with("-moved");
+            is && text(backup, "/status/phase") == "Completed"
+        };
+        let mut items = made["items"].as_array().into_iter().flatten();
+        let found = items
+            .find(of_ours)
+            .map(|b| text(b, "/metadata/name").to_owned());
+        Ok(found.ok_or_else(|| made.to_string()))
+    })?;
+    let then = now()?;
+    fixture.fill(&ring, "wrong")?;
+    fixture.backup("wrong")?;
+    let wrong = level(&ring)?;
+    ensure!(
+        wrong[0] != moved[0] && wrong[1] != moved[1],
+        "both tokens have changed"
+    );
+    let pods = ring.pod_uids()?;
+    let of = |ordinal: &str| pods.keys().find(|pod| pod.ends_with(ordinal)).cloned();
+    let (other, node) = (of("-0").context("a pod")?, of("-1").context("a pod")?);
+    let limit = Duration::from_secs(20);
+    let mut watch = EndpointWatch::start(&fixture.cluster, NAMESPACE, "ring", &other, limit)?;
+    fixture.restore_some(
+        "one-node",
+        &json!({"backup": found}),
+        &json!({"nodes": [node]}),
+    )?;
+    ensure!(
+        watch.wait(&other, false, Duration::from_secs(1)).is_err(),
+        "{other} has served all the time"
+    );
+    ring.wait_ready()?;
+    ensure!(
+        level(&ring)? == [wrong[0].clone(), moved[1].clone()],
+        "only that token went back"
+    );
+    let tokens = ring.tokens()?;
+    let token = tokens.get(&other).context("it has a token")?;
+    fixture.restore_some(
+        "one-token",
+        &json!({"asOf": then}),
+        &json!({"tokens": [token]}),
+    )?;
+    ring.wait_ready()?;
+    ensure!(level(&ring)? == moved, "the other token went back too");
+
+    fixture.fill(&ring, "wrong")?;
+    let manager = json!({"manager": {"datacenter": "us-east-1", "date": "2026-11-20"}});
+    fixture.restore("old-manager", &manager)?;
+    ring.wait_ready()?;
+    ensure!(
+        level(&ring)? == moved,
+        "the old ring's only file is on both tokens"
+    );
     Ok(())
 }

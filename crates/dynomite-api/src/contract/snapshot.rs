@@ -303,6 +303,9 @@ pub enum RestoreState {
         keys: u64,
         /// How many of them expire some time.
         expiring: u64,
+        /// How many of them lie outside of database 0.
+        #[serde(default)]
+        elsewhere: u64,
     },
     /// The node saves its own data.
     Saving,
@@ -377,7 +380,7 @@ pub enum BucketAction {
         /// Their keys.
         keys: Vec<String>,
     },
-    /// Read an RDB file that no manifest speaks of to its end, and say what it is.
+    /// Read the head of an RDB file that no manifest speaks of, and say what it is.
     Inspect {
         /// Its key.
         key: String,
@@ -429,10 +432,18 @@ pub enum BucketAnswer {
     Done,
     /// There is no such object.
     Missing,
-    /// What an RDB file is, as a report of `dynomite-snapshot`.
+    /// What an RDB file is, by its head: nobody has read it to its end.
     Inspected {
-        /// Bytes, format, counts and memory.
-        summary: serde_json::Value,
+        /// Its bytes.
+        bytes: u64,
+        /// Its format, as it stands in the file: `REDIS0009`.
+        rdb: String,
+        /// When its store began to save it, as it says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        saved_at: Option<Timestamp>,
+        /// Bytes of memory that its store used, as it says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        memory_bytes: Option<u64>,
     },
     /// A store has loaded the object, and has what the manifest says.
     Loaded {

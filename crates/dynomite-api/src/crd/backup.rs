@@ -50,7 +50,9 @@ use crate::Token;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("has(self.store) == has(oldSelf.store) && (!has(self.store) || self.store == oldSelf.store)").message("store cannot be changed: create another DynomiteBackup for the other store")
+    validation = Rule::new("has(self.store) == has(oldSelf.store) && (!has(self.store) || self.store == oldSelf.store)").message("store cannot be changed: create another DynomiteBackup for the other store"),
+    validation = Rule::new("has(self.directory) == has(oldSelf.directory) && (!has(self.directory) || self.directory == oldSelf.directory)").message("directory cannot be changed: create another DynomiteBackup"),
+    validation = Rule::new("!has(self.directory) || self.deletionPolicy == 'Retain'").message("deletionPolicy must be Retain where directory is given: what this cluster has not taken is not deleted with its object")
 )]
 pub struct DynomiteBackupSpec {
     /// The DynomiteCluster to back up, in the same namespace.
@@ -64,6 +66,17 @@ pub struct DynomiteBackupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub store: Option<String>,
+    /// A backup that lies in the store already, by what the keys of its objects
+    /// begin with, as in
+    /// dynomite/shop/ring/0d3f8a6e-1f0b-4c55-9d9e-0a5a3a1c2b3d/20261120T000000Z-00c0ffee00c0ffee-nightly/.
+    /// Nothing is taken: the object shows that one, and deletes nothing of it.
+    /// Absent: a backup is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/?$")
+    )]
+    pub directory: Option<String>,
     /// What becomes of the backup in the store when this object is deleted:
     /// Retain keeps it, Delete deletes it, its manifest first.
     #[serde(default)]

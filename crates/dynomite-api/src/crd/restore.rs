@@ -77,12 +77,14 @@ pub struct DynomiteRestoreSpec {
     /// The cluster that the backup is of. Absent: the one that gets it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_cluster: Option<SourceCluster>,
-    /// Only the data of these tokens. Empty: of all.
+    /// Only the data of these tokens: their nodes, of all racks, exchange it, and
+    /// all others serve on. Empty: of all.
     #[serde(default)]
     #[schemars(length(max = 128))]
     pub tokens: Vec<Token>,
-    /// Only the data of these nodes, named as their pods; the nodes of the same
-    /// tokens in the other racks get it too. Empty: of all.
+    /// Only the data of these nodes, named as their pods. A node stands for its
+    /// token: the nodes of the same token in the other racks get it too, because
+    /// replicas hold the same. Empty: of all.
     #[serde(default)]
     #[schemars(length(max = 128), inner(length(min = 1, max = 253)))]
     pub nodes: Vec<String>,
@@ -96,7 +98,7 @@ pub struct DynomiteRestoreSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("[has(self.backup), has(self.id), has(self.latest), has(self.asOf), has(self.file), has(self.manager)].filter(x, x).size() == 1").message("from must have exactly one of backup, id, latest, asOf, file and manager"),
+    validation = Rule::new("[has(self.backup), has(self.id), has(self.latest), has(self.asOf), has(self.file), has(self.files), has(self.manager)].filter(x, x).size() == 1").message("from must have exactly one of backup, id, latest, asOf, file, files and manager"),
     validation = Rule::new("!has(self.latest) || self.latest").message("from.latest is true or absent")
 )]
 pub struct RestoreFrom {
@@ -117,11 +119,20 @@ pub struct RestoreFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
     /// A file that any Redis or Valkey has saved (dump.rdb), by its whole key in
-    /// the store.
+    /// the bucket; the store's prefix does not go before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub file: Option<String>,
-    /// Files of Dynomite-manager.
+    /// Several such files, of the shards of a Redis Cluster or of several stores
+    /// that share no key. What two of them have is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 128),
+        inner(length(min = 1, max = 1024)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub files: Option<Vec<String>>,
+    /// RDB files of Dynomite-manager.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manager: Option<ManagerBackup>,
 }
@@ -135,18 +146,24 @@ pub struct ManagerBackup {
     #[serde(default = "default_base")]
     #[schemars(length(min = 1, max = 512))]
     pub base: String,
-    /// The day, as in 2026-11-20.
+    /// The day, as in 2026-11-20, in the time zone of the old machines. Absent:
+    /// the newest file of each token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"))]
-    pub date: String,
+    pub date: Option<String>,
     /// The datacenter that they are of. Absent: the cluster's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub datacenter: Option<String>,
-    /// The rack that they are of. Absent: the first one with a file of every
-    /// token.
+    /// The rack that they are of. Absent: of each token the file of any rack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub rack: Option<String>,
+    /// The tokens that the old ring had. Empty: every token that has files there;
+    /// each of them must have one of the day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub tokens: Vec<Token>,
 }
 
 /// The cluster that a backup is of.
@@ -191,6 +208,10 @@ pub struct DynomiteRestoreStatus {
     /// What the keys of its objects begin with.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub directory: String,
+    /// The files that are restored, where no manifest speaks of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["key"]))]
+    pub files: Vec<RestoreFileStatus>,
     /// The time of the data: nothing written later is in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Time>,
@@ -306,6 +327,27 @@ pub struct RestoreTokenStatus {
     /// written once, so that a store that is away keeps no ring held.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub load: String,
+}
+
+/// A file that no manifest speaks of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreFileStatus {
+    /// Its whole key.
+    pub key: String,
+    /// The token of the old ring that it is of, if it is of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its format, as REDIS0009.
+    pub rdb: String,
+    /// When its store began to save it, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved_at: Option<Time>,
+    /// Memory that its store used, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
 }
 
 /// A node's data before a restore.

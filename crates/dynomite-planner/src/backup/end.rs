@@ -209,7 +209,8 @@ pub(crate) fn deletion(view: &View<'_>, backup: &DynomiteBackup, step: &mut Step
     let whole = status.phase == Some(BackupPhase::Completed);
     let wanted = backup.spec.deletion_policy == BackupDeletionPolicy::Delete || !whole;
     let mut problem = None;
-    if wanted && !status.directory.is_empty() {
+    // What was found is not this object's to delete.
+    if wanted && !status.directory.is_empty() && backup.spec.directory.is_none() {
         problem = match place(view.cluster, view.observed, &status.store) {
             Ok(place) => delete(view, step, &place, &status.directory, begun).err(),
             Err(why) => Some(why.message()),

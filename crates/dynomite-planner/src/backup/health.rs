@@ -21,6 +21,7 @@ pub(crate) fn cluster_status(
     let spec = cluster.spec.backup.as_ref()?;
     let last = in_order(observed)
         .into_iter()
+        .filter(|backup| is_own(cluster, backup))
         .filter_map(|backup| Some((completed(backup)?, backup)))
         .max_by_key(|(at, _)| *at);
     let proven = last_verified(&in_order(observed));
@@ -50,6 +51,13 @@ pub(crate) fn cluster_status(
         last_verified_at: proven.and_then(|backup| backup.status.as_ref()?.verified_at.clone()),
         schedules: schedules.collect(),
     })
+}
+
+/// Whether a backup is of this ring: what was found may be of another.
+fn is_own(cluster: &Cluster, backup: &DynomiteBackup) -> bool {
+    let status = backup.status.as_ref();
+    backup.spec.directory.is_none()
+        || status.is_some_and(|status| status.cluster_uid == cluster.id.uid)
 }
 
 fn completed(backup: &DynomiteBackup) -> Option<Timestamp> {
@@ -83,6 +91,7 @@ pub(crate) fn health(
     let phase = |backup: &&DynomiteBackup| backup.status.as_ref().and_then(|status| status.phase);
     let mut ended = in_order(observed)
         .into_iter()
+        .filter(|backup| backup.spec.directory.is_none())
         .filter(|backup| phase(backup).is_some_and(BackupPhase::is_final));
     if let Some(newest) = ended.next_back()
         && phase(&newest) == Some(BackupPhase::Failed)

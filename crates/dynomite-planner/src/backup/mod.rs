@@ -16,6 +16,7 @@
 //! orders the same, and two operators cannot order different things.
 
 mod end;
+mod found;
 mod health;
 mod retention;
 mod schedule;
@@ -46,6 +47,7 @@ use crate::steps::Step;
 
 use end::finish;
 pub(crate) use end::{clean, deletion};
+pub(crate) use found::{rebuild, show};
 pub(crate) use health::{cluster_status, health};
 pub(crate) use retention::{retain, wanted};
 pub(crate) use trigger::triggers;
@@ -98,6 +100,11 @@ pub(crate) fn is_active(backup: &DynomiteBackup) -> bool {
     backup.metadata.deletion_timestamp.is_none() && !phase.is_some_and(BackupPhase::is_final)
 }
 
+/// Whether a backup is one that the ring takes, and does not have yet.
+pub(crate) fn is_taken(backup: &DynomiteBackup) -> bool {
+    backup.spec.directory.is_none() && is_active(backup)
+}
+
 /// Whether anything is left to do for a backup.
 pub(crate) fn is_unsettled(backup: &DynomiteBackup) -> bool {
     let ours = |finalizers: &Vec<String>| finalizers.iter().any(|name| name == BACKUP_FINALIZER);
@@ -113,9 +120,10 @@ pub fn backups_need_stores(cluster: &Cluster, backups: &BTreeMap<String, Dynomit
     let spec = cluster.spec.backup.as_ref();
     let retention = spec.and_then(|spec| spec.retention.as_ref());
     let verified = verify::is_verified_now;
-    backups
-        .values()
-        .any(|backup| is_unsettled(backup) || verified(backup))
+    cluster.catalog_asked.is_some()
+        || backups
+            .values()
+            .any(|backup| is_unsettled(backup) || verified(backup))
         || !wanted(retention, &sorted(backups)).is_empty()
 }
 

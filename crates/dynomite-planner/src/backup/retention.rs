@@ -46,7 +46,9 @@ pub(crate) fn wanted<'a>(
     let mut stores = BTreeSet::new();
     let newest_first = backups.iter().rev().filter_map(|backup| {
         let status = backup.status.as_ref()?;
-        let done = status.phase == Some(BackupPhase::Completed);
+        // What was found is nothing that this ring has just taken.
+        let taken = backup.spec.directory.is_none();
+        let done = taken && status.phase == Some(BackupPhase::Completed);
         let first = done && stores.insert(status.store.clone());
         (first && !status.retention_done).then_some(*backup)
     });

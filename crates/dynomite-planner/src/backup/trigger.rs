@@ -81,7 +81,7 @@ fn is_name(text: &str) -> bool {
     ends && text.len() <= NAME_MAX && text.bytes().all(|b| fine(b) || b == b'-' || b == b'.')
 }
 
-fn made(cluster: &Cluster, name: &str) -> DynomiteBackup {
+pub(super) fn made(cluster: &Cluster, name: &str) -> DynomiteBackup {
     let spec = DynomiteBackupSpec {
         cluster: cluster.id.name.clone(),
         ..DynomiteBackupSpec::default()

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::known::{Data, data, write_down};
-use super::{View, chosen, count, end, restless, say, uid};
+use super::{View, chosen, concerns, count, end, restless, say, uid};
 use crate::ring::Node;
 
 /// How often a token may fail to be staged before the restore is given up.
@@ -117,10 +117,17 @@ fn staged(token: &mut RestoreTokenStatus, report: Option<&RestoreReport>, now: T
             token.message.clear();
             progress(token, report);
         }
-        RestoreState::Staged { keys, .. } => {
+        RestoreState::Staged {
+            keys, elsewhere, ..
+        } => {
             "Staged".clone_into(&mut token.state);
             token.keys = Some(*keys);
             token.message.clear();
+            if *elsewhere > 0 {
+                token.message = format!(
+                    "{elsewhere} keys lie outside of database 0, where no client finds them"
+                );
+            }
         }
         RestoreState::Failed { message, retry, .. } => {
             token.failures += if *retry { 1 } else { STAGE_FAILURES };
@@ -196,7 +203,7 @@ pub(super) fn load(view: &View<'_>, restore: &DynomiteRestore, status: &mut Dyno
         }
     }
     count(status);
-    let restless = restless(view, status);
+    let restless = restless(view, restore, status);
     let loaded = status.tokens.iter().all(|token| token.state == "Loaded");
     let new = status.tokens.iter().all(|token| {
         let mut nodes = view.ring.nodes.iter();
@@ -206,7 +213,7 @@ pub(super) fn load(view: &View<'_>, restore: &DynomiteRestore, status: &mut Dyno
         // Whoever has any proof but those that load has old data.
         let all = view.ring.nodes.iter().chain(&view.ring.leaving);
         for node in all {
-            if chosen(status, node).is_none() {
+            if concerns(restore, status, node) && chosen(status, node).is_none() {
                 write_down(status, node);
             }
         }
@@ -340,7 +347,7 @@ pub(super) fn level(
             view.now,
         );
     }
-    let behind = unlevel(view, status);
+    let behind = unlevel(view, restore, status);
     if behind.is_empty() {
         let message = format!("every node has the data of {}", status.backup);
         return end(
@@ -418,7 +425,11 @@ fn load_again(view: &View<'_>, token: &mut RestoreTokenStatus) {
 }
 
 /// The nodes that have old data, may have it, or have none yet.
-fn unlevel(view: &View<'_>, status: &DynomiteRestoreStatus) -> Vec<String> {
+fn unlevel(
+    view: &View<'_>,
+    restore: &DynomiteRestore,
+    status: &DynomiteRestoreStatus,
+) -> Vec<String> {
     let served = view.ring.served_since.is_some();
     let behind = |node: &Node<'_>| {
         let why = match (data(status, node), &node.report) {
@@ -436,6 +447,7 @@ fn unlevel(view: &View<'_>, status: &DynomiteRestoreStatus) -> Vec<String> {
     let leaving = view.ring.leaving.iter();
     let leaving = leaving.filter(|node| matches!(data(status, node), Data::Old | Data::Unknown));
     let all = view.ring.nodes.iter().chain(leaving);
+    let all = all.filter(|node| concerns(restore, status, node));
     all.filter_map(behind).collect()
 }
 

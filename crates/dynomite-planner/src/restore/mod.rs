@@ -13,6 +13,7 @@
 //! the restored ones; a roll-back is the same the other way round.
 
 mod asked;
+mod files;
 mod follow;
 mod known;
 mod source;
@@ -204,6 +205,14 @@ fn hand_credentials(view: &View<'_>, status: &DynomiteRestoreStatus, step: &mut 
     }
 }
 
+/// Whether a restore that has begun exchanges a node's data: that of all, or of
+/// the tokens that it names.
+fn concerns(restore: &DynomiteRestore, status: &DynomiteRestoreStatus, node: &Node<'_>) -> bool {
+    let spec = &restore.spec;
+    let whole = spec.tokens.is_empty() && spec.nodes.is_empty();
+    whole || status.tokens.iter().any(|token| token.token == node.token)
+}
+
 /// Whether the status names this node, and no other of its name, to load.
 fn loads(status: &DynomiteRestoreStatus, node: &Node<'_>) -> bool {
     chosen(status, node).is_some()
@@ -266,7 +275,7 @@ fn check(
     // One that was asked for, and has not begun, is to have the data of before.
     let served = view.ring.served_since.is_some();
     let goes_first = |backup: &&DynomiteBackup| {
-        phase_of(backup).as_ref().is_some_and(runs) || (served && crate::backup::is_active(backup))
+        phase_of(backup).as_ref().is_some_and(runs) || (served && crate::backup::is_taken(backup))
     };
     if let Some(backup) = backups.find(goes_first) {
         let name = backup.metadata.name.as_deref().unwrap_or_default();
@@ -297,7 +306,8 @@ fn check(
     status.store.clone_from(&source.place.store);
     status.backup.clone_from(&source.id);
     status.directory.clone_from(&source.directory);
-    status.as_of = Some(Time(source.as_of));
+    status.files.clone_from(&source.files);
+    status.as_of = source.as_of.map(Time);
     let message = match source.unreachable {
         0 => String::new(),
         keys => format!("{keys} keys lie outside of database 0, where no client finds them"),
@@ -318,9 +328,10 @@ fn hold(view: &View<'_>, restore: &DynomiteRestore, status: &mut DynomiteRestore
             view.now,
         );
     }
-    let restless = restless(view, status);
+    let restless = restless(view, restore, status);
     if restless.is_empty() {
         let nodes = view.ring.nodes.iter().chain(&view.ring.leaving);
+        let nodes = nodes.filter(|node| concerns(restore, status, node));
         status.nodes = nodes.filter_map(proof_now).collect();
         return say(status, RestorePhase::Loading, "", "", view.now);
     }
@@ -351,8 +362,13 @@ fn lost(status: &DynomiteRestoreStatus) -> String {
 }
 
 /// Nodes that may serve, write or copy, for all that is known, and why.
-fn restless(view: &View<'_>, status: &DynomiteRestoreStatus) -> Vec<String> {
+fn restless(
+    view: &View<'_>,
+    restore: &DynomiteRestore,
+    status: &DynomiteRestoreStatus,
+) -> Vec<String> {
     let all = view.ring.nodes.iter().chain(&view.ring.leaving);
+    let all = all.filter(|node| concerns(restore, status, node));
     all.filter_map(|node| {
         let why = stirs(view, status, node)?;
         Some(format!("node {} ({why})", node.name))

@@ -6,9 +6,10 @@ use dynomite_api::Token;
 use dynomite_api::contract::{
     BackupPlace, BucketAction, BucketAnswer, ObjectFacts, RestorePart, TokenRange,
 };
-use dynomite_api::crd::{BackupPhase, DynomiteRestore};
+use dynomite_api::crd::{BackupPhase, DynomiteRestore, RestoreFileStatus};
+use dynomite_protocol::token::Token as FitToken;
 use dynomite_snapshot::digest::Sha256;
-use dynomite_snapshot::fit::{Load, Room, Wish, fits};
+use dynomite_snapshot::fit::{Load, Misfit, Part, Room, Wish, fits};
 use dynomite_snapshot::layout::{Directory, Found, Object, find};
 use dynomite_snapshot::manifest::{Manifest, Ring as RingShape};
 use dynomite_snapshot::rdb::Version;
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use super::View;
+use super::{View, files};
 use crate::bucket::{NoPlace, Reply, ask, place};
 use crate::quantity;
 use crate::steps::Step;
@@ -25,16 +26,21 @@ use crate::steps::Step;
 /// newer ones, the wanted one is named.
 const CANDIDATES: usize = 200;
 
+/// Pages of a listing that are looked through, of a thousand objects each.
+const PAGES: usize = 100;
+
 /// What is restored, and what each token loads of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Source {
     pub(crate) place: BackupPlace,
-    /// Name of the backup's directory.
+    /// Name of the backup's directory, or what people call the files.
     pub(crate) id: String,
-    /// What its keys begin with.
+    /// What its keys begin with; empty where no manifest speaks of the data.
     pub(crate) directory: String,
-    /// Nothing written later is in it.
-    pub(crate) as_of: Timestamp,
+    /// The files, where no manifest speaks of them.
+    pub(crate) files: Vec<RestoreFileStatus>,
+    /// Nothing written later is in it, if that is known.
+    pub(crate) as_of: Option<Timestamp>,
     pub(crate) loads: Vec<TokenLoad>,
     /// Keys outside of database 0.
     pub(crate) unreachable: u64,
@@ -92,55 +98,60 @@ pub(crate) fn source(
         NoPlace::Credentials(_) => NoSource::Pending(why.message()),
         _ => NoSource::Never(why.reason(), why.message()),
     })?;
+    if let Some(meant) = files::Meant::of(&restore.spec.from) {
+        return files::source(view, restore, place, &meant, step);
+    }
     let (directory, manifest) = find_manifest(view, restore, &place, step)?;
     let wish = wish(view, restore)?;
-    let plan = fits(&manifest, &wish).map_err(|misfits| {
-        let all: Vec<String> = misfits.iter().map(ToString::to_string).collect();
-        NoSource::Never("DoesNotFit", all.join("; "))
-    })?;
-    let ring = &manifest.ring;
-    let context = format!("{}/{}", ring.uid, manifest.backup.id);
-    let loads = plan.nodes.iter();
-    let loads = loads
-        .map(|load| token_load(load, &manifest, &wish, &directory, &context))
-        .collect();
-    Ok(Source {
-        place,
-        id: manifest.backup.id.clone(),
-        directory,
-        as_of: manifest.backup.finished_at,
-        loads,
-        unreachable: plan.unreachable,
-    })
-}
-
-fn token_load(
-    load: &Load,
-    manifest: &Manifest,
-    wish: &Wish,
-    directory: &str,
-    context: &str,
-) -> TokenLoad {
-    let own = |token: u32, ring: &[dynomite_protocol::token::Token]| TokenRange {
-        tokens: ring.iter().map(|token| Token(token.0)).collect(),
-        own: Token(token),
-    };
-    let part = |part: &dynomite_snapshot::fit::Part| {
+    let plan = fits(&manifest, &wish).map_err(does_not_fit)?;
+    let context = format!("{}/{}", manifest.ring.uid, manifest.backup.id);
+    let part = |part: &Part| {
         let of = |snapshot: &&dynomite_snapshot::manifest::Snapshot| snapshot.object == part.object;
         let entry = manifest.snapshots.iter().find(of);
         RestorePart {
             key: format!("{directory}{}", part.object),
             entry: entry.and_then(|entry| serde_json::to_value(entry).ok()),
-            context: context.to_owned(),
-            owned: entry.map(|entry| own(entry.token.0, &manifest.ring.tokens)),
+            context: context.clone(),
+            owned: entry.map(|entry| range(entry.token, &manifest.ring.tokens)),
         }
     };
-    let mut tokens = wish.tokens.clone();
+    let loads = plan.nodes.iter();
+    Ok(Source {
+        place,
+        id: manifest.backup.id.clone(),
+        as_of: Some(manifest.backup.finished_at),
+        loads: loads.map(|load| token_load(load, &wish, part)).collect(),
+        directory,
+        files: Vec::new(),
+        unreachable: plan.unreachable,
+    })
+}
+
+/// Everything that is against it.
+pub(super) fn does_not_fit(misfits: Vec<Misfit>) -> NoSource {
+    let all: Vec<String> = misfits.iter().map(ToString::to_string).collect();
+    NoSource::Never("DoesNotFit", all.join("; "))
+}
+
+/// What one token owns in a ring.
+pub(super) fn range(own: FitToken, ring: &[FitToken]) -> TokenRange {
+    let mut tokens: Vec<Token> = ring.iter().map(|token| Token(token.0)).collect();
     tokens.sort_unstable();
+    TokenRange {
+        tokens,
+        own: Token(own.0),
+    }
+}
+
+pub(super) fn token_load(
+    load: &Load,
+    wish: &Wish,
+    part: impl Fn(&Part) -> RestorePart,
+) -> TokenLoad {
     TokenLoad {
         token: Token(load.token.0),
         parts: load.parts.iter().map(part).collect(),
-        keep: load.keep.is_some().then(|| own(load.token.0, &tokens)),
+        keep: load.keep.is_some().then(|| range(load.token, &wish.tokens)),
     }
 }
 
@@ -183,11 +194,6 @@ fn find_manifest(
     }
     if let Some(name) = &from.backup {
         return named(view, restore, place, name, step);
-    }
-    if from.file.is_some() || from.manager.is_some() {
-        let why = "this version restores backups with a manifest only: load the file into any \
-                   Redis, or copy it into a ring by its clients";
-        return Err(NoSource::Never("NotSupported", why.to_owned()));
     }
     let wanted = |id: &dynomite_snapshot::layout::BackupId| match (&from.id, &from.as_of) {
         (Some(name), _) => id.name() == name || id.to_string() == *name,
@@ -269,29 +275,44 @@ fn list(
     if let Some(uid) = source.and_then(|source| source.uid.as_ref()) {
         under = format!("{under}{uid}/");
     }
-    let mut directories = Vec::new();
-    let mut after = None;
-    loop {
+    let with_manifest = |object: &ObjectFacts| match find(&place.prefix, &object.key) {
+        Found::Ours(directory, Object::Manifest) => Some(directory),
+        _ => None,
+    };
+    let objects = list_all(view, restore, place, &under, step)?;
+    Ok(objects.into_iter().filter_map(with_manifest).collect())
+}
+
+/// Everything under a prefix, page by page.
+pub(super) fn list_all<'a>(
+    view: &View<'a>,
+    restore: &DynomiteRestore,
+    place: &BackupPlace,
+    under: &str,
+    step: &mut Step,
+) -> Result<Vec<&'a ObjectFacts>, NoSource> {
+    let mut all: Vec<&ObjectFacts> = Vec::new();
+    for _ in 0..PAGES {
         let action = BucketAction::List {
-            under: under.clone(),
-            after: after.clone(),
+            under: under.to_owned(),
+            after: all.last().map(|object| object.key.clone()),
         };
         match answer(view, restore, place, action, step)? {
             BucketAnswer::Listed { objects, more } => {
-                let with_manifest = |object: &ObjectFacts| match find(&place.prefix, &object.key) {
-                    Found::Ours(directory, Object::Manifest) => Some(directory),
-                    _ => None,
-                };
-                directories.extend(objects.iter().filter_map(with_manifest));
-                match objects.last().filter(|_| *more) {
-                    Some(last) => after = Some(last.key.clone()),
-                    None => return Ok(directories),
+                all.extend(objects);
+                if !more || objects.is_empty() {
+                    return Ok(all);
                 }
             }
-            BucketAnswer::Missing => return Ok(directories),
+            BucketAnswer::Missing => return Ok(all),
             other => return Err(refused(other)),
         }
     }
+    let why = format!(
+        "more than {} objects lie under {under}: name fewer of them",
+        all.len()
+    );
+    Err(NoSource::Never("TooMany", why))
 }
 
 /// The manifest in a directory, if there is one, and its SHA-256.
@@ -316,7 +337,7 @@ fn read_manifest(
     }
 }
 
-fn answer<'a>(
+pub(super) fn answer<'a>(
     view: &View<'a>,
     restore: &DynomiteRestore,
     place: &BackupPlace,
@@ -333,7 +354,7 @@ fn answer<'a>(
     }
 }
 
-fn refused(answer: &BucketAnswer) -> NoSource {
+pub(super) fn refused(answer: &BucketAnswer) -> NoSource {
     match answer {
         BucketAnswer::Failed { message, .. } => NoSource::Never("StoreRefuses", message.clone()),
         other => NoSource::Never(
@@ -344,7 +365,7 @@ fn refused(answer: &BucketAnswer) -> NoSource {
 }
 
 /// The ring, as far as data must fit it.
-fn wish(view: &View<'_>, restore: &DynomiteRestore) -> Result<Wish, NoSource> {
+pub(super) fn wish(view: &View<'_>, restore: &DynomiteRestore) -> Result<Wish, NoSource> {
     let cluster = view.cluster;
     let setting = |name: &str| cluster.engine.settings.get(name).cloned();
     let shape = RingShape {
@@ -361,11 +382,7 @@ fn wish(view: &View<'_>, restore: &DynomiteRestore) -> Result<Wish, NoSource> {
     let placement = shape
         .placement()
         .map_err(|flaw| NoSource::Never("PlacementUnknown", flaw.to_string()))?;
-    let spec = &restore.spec;
-    if spec.tokens.len() + spec.nodes.len() > 0 {
-        let why = "this version restores whole rings only: leave tokens and nodes out";
-        return Err(NoSource::Never("NotSupported", why.to_owned()));
-    }
+    let only = scope(view, restore)?;
     let reports = || {
         view.ring
             .nodes
@@ -388,27 +405,39 @@ fn wish(view: &View<'_>, restore: &DynomiteRestore) -> Result<Wish, NoSource> {
         Some(bytes) => Room::Bytes(bytes),
         None => Room::Unlimited,
     };
-    let encryption = cluster
-        .spec
-        .backup
-        .as_ref()
-        .and_then(|b| b.encryption.as_ref());
     let tokens = &view.ring.tokens.by_ordinal;
     Ok(Wish {
-        tokens: tokens
-            .iter()
-            .map(|token| dynomite_protocol::token::Token(token.0))
-            .collect(),
+        tokens: tokens.iter().map(|token| FitToken(token.0)).collect(),
         placement,
         reads,
-        only: None,
+        only: only.iter().map(|token| FitToken(token.0)).collect(),
         memory,
         disk,
-        key_ids: encryption
-            .map(|with| with.key_id.clone())
-            .into_iter()
-            .collect::<BTreeSet<String>>(),
+        key_ids: view.observed.encryption_keys.clone(),
     })
+}
+
+/// The tokens whose data alone is meant; of all when empty.
+fn scope(view: &View<'_>, restore: &DynomiteRestore) -> Result<BTreeSet<Token>, NoSource> {
+    let spec = &restore.spec;
+    let mut tokens: BTreeSet<Token> = spec.tokens.iter().copied().collect();
+    for name in &spec.nodes {
+        let mut nodes = view.ring.nodes.iter();
+        let Some(node) = nodes.find(|node| node.name == *name) else {
+            let why = format!(
+                "spec.nodes names {name:?}, which is no node of the ring: name pods of it, as \
+                 status.racks of the DynomiteCluster has them"
+            );
+            return Err(NoSource::Never("NoSuchNode", why));
+        };
+        tokens.insert(node.token);
+    }
+    if !tokens.is_empty() && view.ring.served_since.is_none() {
+        let why = "spec.tokens and spec.nodes take back a part of a ring that has data, and this \
+                   ring has never served: leave them out";
+        return Err(NoSource::Never("NeverServed", why.to_owned()));
+    }
+    Ok(tokens)
 }
 
 /// The newest format that a store of this version reads. A store that turns out

@@ -5,7 +5,7 @@ use dynomite_api::crd::{DynomiteRestore, DynomiteRestoreStatus, RestorePhase, Re
 
 use super::known::{Data, data, since, written};
 use super::source::Pinned;
-use super::{View, active, chosen, phase, uid};
+use super::{View, active, chosen, concerns, phase, uid};
 use crate::quantity;
 use crate::ring::{Node, Ring};
 
@@ -38,6 +38,9 @@ pub(crate) fn terms(view: &View<'_>, node: &Node<'_>, report: &NodeReport) -> Op
     let Some(status) = &restore.status else {
         return Some(Terms::default());
     };
+    if !concerns(restore, status, node) {
+        return Some(Terms::default());
+    }
     let mut terms = Terms {
         decides: (RestorePhase::Holding..=RestorePhase::RollingBack).contains(&phase),
         ..Terms::default()

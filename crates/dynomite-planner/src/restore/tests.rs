@@ -11,8 +11,10 @@ use crate::plan::{Action, AsSeen, Plan};
 use crate::world::{Life, World, resource};
 
 mod annotation;
+mod files;
 mod known;
 mod random;
+mod scope;
 mod trouble;
 
 const NAME: &str = "back-to-monday";
@@ -109,7 +111,12 @@ pub(crate) fn live(life: &mut Life, desired: &NodeDesired, fails: bool, now: Tim
         }
         (_, Some(RestoreState::Downloading)) => {
             let (keys, expiring) = (9, 0);
-            life.restore = report(RestoreState::Staged { keys, expiring });
+            let elsewhere = 0;
+            life.restore = report(RestoreState::Staged {
+                keys,
+                expiring,
+                elsewhere,
+            });
             false
         }
         (RestoreGoal::Load, Some(RestoreState::Staged { .. })) if rests => {
@@ -434,7 +441,7 @@ fn what_does_not_fit_is_refused_with_everything_that_is_against_it() {
     );
     for (from, reason) in [
         (json!({"backup": "tuesday"}), "NoSuchBackup"),
-        (json!({"file": "dump.rdb"}), "NotSupported"),
+        (json!({"file": "dump.rdb"}), "NoSuchObject"),
         (json!({"id": "nothing"}), "NoSuchBackup"),
     ] {
         let mut world = asked(3, 1);

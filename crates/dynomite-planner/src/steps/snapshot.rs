@@ -26,6 +26,7 @@ pub(super) fn snapshot(pass: &Pass<'_>) -> Step {
         moving: pass.is_moving(),
     };
     backup::triggers(&view, &mut step);
+    backup::rebuild(&view, &mut step);
     let mut busy = Busy::default();
     let all = backup::in_order(pass.observed);
     for backup in all.iter().copied() {
@@ -79,7 +80,9 @@ fn go_on(view: &View<'_>, backup: &DynomiteBackup, busy: &mut Busy, step: &mut S
         return;
     }
     let before = backup::status_of(backup);
-    let mut status = if backup::is_active(backup) {
+    let mut status = if backup.spec.directory.is_some() {
+        backup::show(view, backup, step)
+    } else if backup::is_active(backup) {
         step.wait(Wait::BackingUp {
             backup: name.clone(),
         });

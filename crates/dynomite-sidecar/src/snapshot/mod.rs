@@ -14,6 +14,7 @@
 
 mod attend;
 mod broken;
+mod inspect;
 mod previous;
 mod psync;
 mod saved;
@@ -23,6 +24,7 @@ mod stage;
 mod take;
 #[cfg(test)]
 mod tests;
+mod twice;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -142,7 +144,7 @@ impl Desk {
         };
         let restore = report.restore.clone();
         match &report.state {
-            RestoreState::Staged { keys, expiring } => DataSight::Ready {
+            RestoreState::Staged { keys, expiring, .. } => DataSight::Ready {
                 restore,
                 keys: *keys,
                 expiring: *expiring,

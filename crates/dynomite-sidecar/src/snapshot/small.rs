@@ -8,25 +8,20 @@ use dynomite_api::contract::{
     BucketAction, BucketAnswer, BucketRequest, MAX_LISTED, MAX_SMALL_OBJECT,
 };
 use dynomite_bucket::Bucket;
-use dynomite_snapshot::rdb::Verifier;
-use jiff::Timestamp;
 
 use super::Desk;
 use super::broken::Broken;
+use super::inspect::inspect;
 use super::scratch::Load;
 
 /// How long small work may take.
 const PATIENCE: Duration = Duration::from_secs(50);
-
-/// How long the reading of a whole file may take: some ten gigabytes.
-const PATIENCE_INSPECT: Duration = Duration::from_mins(10);
 
 /// How long the loading of an object may take: some hundred gigabytes.
 const PATIENCE_LOAD: Duration = Duration::from_hours(6);
 
 pub(super) async fn answer(desk: &Arc<Desk>, request: BucketRequest) -> BucketAnswer {
     let patience = match &request.action {
-        BucketAction::Inspect { .. } => PATIENCE_INSPECT,
         BucketAction::Load { .. } => PATIENCE_LOAD,
         _ => PATIENCE,
     };
@@ -99,42 +94,5 @@ async fn act(bucket: &Bucket, action: BucketAction) -> Result<BucketAnswer, Brok
             let message = "an object is loaded by the scratch store alone";
             return Err(Broken::lasting("NoScratchStore", message));
         }
-    })
-}
-
-async fn inspect(bucket: &Bucket, key: &str) -> Result<BucketAnswer, Broken> {
-    let mut download = match bucket.download(key).await {
-        Err(error) if error.reason == dynomite_bucket::Reason::NoSuchObject => {
-            return Ok(BucketAnswer::Missing);
-        }
-        download => download?,
-    };
-    let no_rdb = |error: dynomite_snapshot::rdb::Error| {
-        let message = format!("{key} is no whole RDB file that can be read here: {error}");
-        Broken::lasting("NotWhole", message)
-    };
-    let mut verifier = Verifier::new(Timestamp::now());
-    while let Some(piece) = download.next().await? {
-        verifier.update(&piece).map_err(no_rdb)?;
-    }
-    let summary = verifier.finish().map_err(no_rdb)?;
-    let counts = summary.counts();
-    let memory = summary
-        .aux
-        .get("used-mem")
-        .and_then(|text| text.parse::<u64>().ok());
-    Ok(BucketAnswer::Inspected {
-        summary: serde_json::json!({
-            "bytes": summary.bytes,
-            "rdb": summary.version,
-            "checksum": summary.checksum,
-            "storeVersion": summary.store_version(),
-            "keys": counts.total(),
-            "expiring": counts.expiring,
-            "expired": counts.expired,
-            "databases": summary.databases,
-            "functions": summary.functions,
-            "memoryBytes": memory,
-        }),
     })
 }

@@ -34,12 +34,17 @@ use tokio::sync::oneshot;
 
 use super::Desk;
 use super::broken::Broken;
+use super::twice::Marks;
 
 /// How often is looked whether what is missing has come.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Bytes of the volume that the store may need meanwhile.
 const SPARE: u64 = 64 << 20;
+
+/// More than one key of so many that lie elsewhere than their file's token says are
+/// no rest of an earlier life.
+const STRAYS_PART: u64 = 4;
 
 /// Bytes of an object that are unpacked at once.
 const PIECE: usize = 256 << 10;
@@ -61,6 +66,8 @@ pub(super) struct Note {
     bytes: u64,
     keys: u64,
     expiring: u64,
+    #[serde(default)]
+    elsewhere: u64,
 }
 
 /// What a part turned out to be, or will be.
@@ -116,6 +123,7 @@ impl Staging {
             Ok(note) => RestoreState::Staged {
                 keys: note.keys,
                 expiring: note.expiring,
+                elsewhere: note.elsewhere,
             },
             Err(broken) => {
                 let _ = fs::remove_file(self.part_file()).await;
@@ -164,7 +172,7 @@ impl Staging {
         room(&directory, needed)?;
         self.say(RestoreState::Downloading);
         let mut out = File::create(self.part_file()).await.map_err(unwritable)?;
-        let counts = self.write(&ready, &mut out).await?;
+        let (counts, elsewhere) = self.write(&ready, &mut out).await?;
         out.flush().await.map_err(unwritable)?;
         out.sync_all().await.map_err(unwritable)?;
         let bytes = out.metadata().await.map_err(unwritable)?.len();
@@ -173,6 +181,7 @@ impl Staging {
             bytes,
             keys: counts.total(),
             expiring: counts.expiring,
+            elsewhere,
         };
         let text = serde_json::to_vec(&note).unwrap_or_default();
         fs::write(self.note_file(), text)
@@ -261,13 +270,28 @@ impl Staging {
                 return Err(Broken::lasting("DigestDiffers", message));
             }
             read = read.saturating_add(stored);
-            written = written.saturating_add(raw);
+            written = written.saturating_add(self.kept_of(part.ordered, raw));
         }
         self.tell(|report| report.bytes_total = Some(read));
         Ok(written)
     }
 
-    async fn write(&self, ready: &Ready<'_>, out: &mut File) -> Result<Counts, Broken> {
+    /// Of so many bytes of a part about so many are this node's, and some more: keys
+    /// do not lie quite evenly on the ring.
+    fn kept_of(&self, part: &RestorePart, bytes: u64) -> u64 {
+        let Some(keep) = &self.order.keep else {
+            return bytes;
+        };
+        let everything = || Ownership::new(&[], Token(0));
+        let owned = part.owned.as_ref().map_or_else(everything, ownership);
+        let (shared, all) = (owned.shared(&ownership(keep)), owned.shared(&owned).max(1));
+        let kept = u128::from(bytes) * u128::from(shared) / u128::from(all) * 5 / 4;
+        u64::try_from(kept).unwrap_or(bytes).min(bytes)
+    }
+
+    /// Writes what is kept of all parts: its keys, and how many of them no client
+    /// can ask for.
+    async fn write(&self, ready: &Ready<'_>, out: &mut File) -> Result<(Counts, u64), Broken> {
         let now = Timestamp::now();
         let mut throttle = Pace::new(self.order.bytes_per_second);
         let mut done = 0;
@@ -276,12 +300,22 @@ impl Staging {
             target: ownership(keep),
             filter: None,
         });
-        let mut counts = Counts::default();
+        // Only a ring's own files cannot share keys.
+        let foreign = ready.parts.iter().filter(|part| part.is_foreign()).count();
+        let mut marks = match keep {
+            Some(_) if foreign > 1 => {
+                let path = self.file().with_extension("marks");
+                Some(Marks::create(path).await.map_err(unwritable)?)
+            }
+            _ => None,
+        };
+        let (mut counts, mut elsewhere) = (Counts::default(), 0);
         let mut copied = Vec::new();
         for part in &ready.parts {
             if let Some(keep) = &mut keep {
-                keep.begin(part, now, &mut copied)?;
+                keep.begin(part, now, marks.is_some(), &mut copied)?;
             }
+            let before = keep.as_ref().and_then(Keep::so_far);
             let mut source = Source::new(part, now)?;
             let mut object = ready.bucket.download(&part.ordered.key).await?;
             let mut raw = Vec::new();
@@ -295,6 +329,7 @@ impl Staging {
                     while !rest.is_empty() {
                         source.push(&mut rest, &mut raw)?;
                         give(&mut keep, &mut raw, &mut copied, out).await?;
+                        note(&mut keep, &mut marks).await?;
                     }
                     self.tell(|report| report.bytes = done);
                 }
@@ -305,18 +340,29 @@ impl Staging {
             let summary = loop {
                 let ended = source.finish(&mut raw)?;
                 give(&mut keep, &mut raw, &mut copied, out).await?;
+                note(&mut keep, &mut marks).await?;
                 if let Some(summary) = ended {
                     break summary;
                 }
             };
             counts.extend(&summary.counts());
+            let outside = summary.databases.iter().filter(|(number, _)| **number != 0);
+            elsewhere += outside.map(|(_, counts)| counts.total()).sum::<u64>();
+            judge(part, before, keep.as_ref().and_then(Keep::so_far))?;
+        }
+        if let Some(marks) = marks
+            && marks.any_twice().await.map_err(unwritable)?
+        {
+            let message = "two of the files have the same key, and nobody says which of them is \
+                           right: name in from.files only files of stores that share no key";
+            return Err(Broken::lasting("SameKeyTwice", message));
         }
         if let Some(filter) = keep.and_then(|keep| keep.filter) {
             let filtered = filter.finish(&mut copied).map_err(unfiltered)?;
             out.write_all(&copied).await.map_err(unwritable)?;
-            counts = filtered.kept;
+            (counts, elsewhere) = (filtered.kept, filtered.elsewhere);
         }
-        Ok(counts)
+        Ok((counts, elsewhere))
     }
 }
 
@@ -348,6 +394,39 @@ async fn give(
     Ok(())
 }
 
+/// Notes which keys were kept, where files may share some.
+async fn note(keep: &mut Option<Keep>, marks: &mut Option<Marks>) -> Result<(), Broken> {
+    let filter = keep.as_mut().and_then(|keep| keep.filter.as_mut());
+    match (filter, marks) {
+        (Some(filter), Some(marks)) => marks.add(&filter.take_marks()).await.map_err(unwritable),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the keys of a file without a manifest lie where its token says: else the
+/// old ring has placed them in another way than this one looks for them. A few may
+/// be left from when the old ring had other tokens.
+fn judge(
+    part: &Part<'_>,
+    before: Option<(u64, u64)>,
+    after: Option<(u64, u64)>,
+) -> Result<(), Broken> {
+    let (Some((kept, strays)), Some((kept_now, strays_now))) = (before, after) else {
+        return Ok(());
+    };
+    let (kept, strays) = (kept_now - kept, strays_now - strays);
+    if part.entry.is_some() || strays <= (kept + strays) / STRAYS_PART {
+        return Ok(());
+    }
+    let message = format!(
+        "{strays} keys of {}, against {kept}, do not belong to its token: the old ring had another \
+         hash or hash_tag (set them in spec.dynomite.settings of a new ring), or other tokens \
+         (name them in from.manager.tokens)",
+        part.ordered.key
+    );
+    Err(Broken::lasting("PlacedOtherwise", message))
+}
+
 /// Which keys stay.
 struct Keep {
     placement: Placement,
@@ -356,14 +435,37 @@ struct Keep {
 }
 
 impl Keep {
-    fn begin(&mut self, part: &Part<'_>, now: Timestamp, out: &mut Vec<u8>) -> Result<(), Broken> {
+    /// Keys that were kept so far, and keys that their source did not own.
+    fn so_far(&self) -> Option<(u64, u64)> {
+        let filtered = self.filter.as_ref()?.so_far();
+        Some((filtered.kept.total(), filtered.strays))
+    }
+
+    fn begin(
+        &mut self,
+        part: &Part<'_>,
+        now: Timestamp,
+        marked: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
         let source = part.ordered.owned.as_ref().map(ownership);
         if let Some(filter) = &mut self.filter {
             return filter.next(source, out).map_err(unfiltered);
         }
         let target = self.target.clone();
-        self.filter = Some(Filter::new(self.placement, target, source, now));
+        let mut filter = Filter::new(self.placement, target, source, now);
+        if marked {
+            filter.mark_keys();
+        }
+        self.filter = Some(filter);
         Ok(())
+    }
+}
+
+impl Part<'_> {
+    /// Whether it is of a store outside of any ring.
+    fn is_foreign(&self) -> bool {
+        self.entry.is_none() && self.ordered.owned.is_none()
     }
 }
 

@@ -212,3 +212,26 @@ proptest! {
         prop_assert_eq!(copy(&[(VALKEY_9, None)], target, piece), whole);
     }
 }
+
+#[test]
+fn a_key_of_two_sources_leaves_the_same_mark_twice() {
+    let mut out = Vec::new();
+    let mut filter = Filter::new(Placement::default(), everything(), None, now());
+    filter.mark_keys();
+    filter.push(REDIS_7, &mut out).expect("in order");
+    let first = filter.take_marks();
+    let different: BTreeSet<&u64> = first.iter().collect();
+    assert_eq!(first.len() as u64, summary(REDIS_7).counts().total());
+    assert_eq!(different.len(), first.len(), "different keys");
+    assert!(filter.take_marks().is_empty(), "each once");
+    filter.next(None, &mut out).expect("whole");
+    filter.push(REDIS_7, &mut out).expect("in order");
+    assert_eq!(filter.take_marks(), first, "the same keys");
+    let outside: u64 = summary(REDIS_7)
+        .databases
+        .iter()
+        .filter(|(d, _)| **d != 0)
+        .map(|(_, counts)| counts.total())
+        .sum();
+    assert_eq!(filter.so_far().elsewhere, 2 * outside);
+}

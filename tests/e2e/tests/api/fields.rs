@@ -39,8 +39,12 @@ fn instead() -> Vec<[Value; 2]> {
         ],
         [json!({"file": "blue.rdb"}), json!({"file": "green.rdb"})],
         [
-            json!({"manager": {"base": "blue", "date": "2026-11-20", "datacenter": "blue", "rack": "blue"}}),
-            json!({"manager": {"base": "green", "date": "2026-11-21", "datacenter": "green", "rack": "green"}}),
+            json!({"files": ["blue.rdb"]}),
+            json!({"files": ["green.rdb", "other.rdb"]}),
+        ],
+        [
+            json!({"manager": {"base": "blue", "date": "2026-11-20", "datacenter": "blue", "rack": "blue", "tokens": [7]}}),
+            json!({"manager": {"base": "green", "date": "2026-11-21", "datacenter": "green", "rack": "green", "tokens": [8]}}),
         ],
     ]
 }

@@ -170,7 +170,22 @@ fn answer(storage: &mut Storage, action: &BucketAction) -> BucketAnswer {
                 retry: false,
             },
         },
-        other => panic!("nobody asks {other:?}"),
+        BucketAction::Inspect { key } => match storage.objects.get(key) {
+            // The made-up file is its header.
+            Some(text) if text.starts_with("REDIS") => BucketAnswer::Inspected {
+                bytes: 400,
+                rdb: text.clone(),
+                saved_at: Some(jiff::Timestamp::UNIX_EPOCH),
+                memory_bytes: Some(1000),
+            },
+            Some(_) => BucketAnswer::Failed {
+                reason: "NotRdb".to_owned(),
+                message: format!("{key} is no RDB file"),
+                retry: false,
+            },
+            None => BucketAnswer::Missing,
+        },
+        other @ BucketAction::Head { .. } => panic!("nobody asks {other:?}"),
     }
 }
 

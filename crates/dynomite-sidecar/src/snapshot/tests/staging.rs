@@ -70,7 +70,11 @@ async fn a_backup_is_staged_as_it_was_and_removed_with_its_order() {
     // The connection is cut again and again.
     bench.server.fails(Act::Get, Fault::Cut, 4);
     bench.order_restore(order.clone());
-    let staged = RestoreState::Staged { keys, expiring: 0 };
+    let staged = RestoreState::Staged {
+        keys,
+        expiring: 0,
+        elsewhere: 0,
+    };
     assert_eq!(bench.staged().await, staged);
     let cuts = bench.server.inside().faults[&Act::Get].1;
     assert_eq!(cuts, 0, "it was cut");
@@ -171,6 +175,7 @@ async fn what_was_changed_or_does_not_fit_is_refused_and_never_named() {
     let staged = RestoreState::Staged {
         keys: KEYS,
         expiring: 0,
+        elsewhere: 0,
     };
     assert_eq!(bench.staged().await, staged, "and then it succeeds");
 }
@@ -221,41 +226,89 @@ async fn a_file_that_no_manifest_speaks_of_is_inspected_and_staged() {
         };
         std::sync::Arc::clone(&bench.desk).small(request)
     };
-    let BucketAnswer::Inspected { summary } = inspect(&key).await else {
+    let BucketAnswer::Inspected {
+        bytes,
+        rdb,
+        saved_at,
+        memory_bytes,
+    } = inspect(&key).await
+    else {
         panic!("it is an RDB");
     };
-    assert_eq!(summary["keys"], KEYS);
-    assert_eq!(summary["bytes"], entry.raw.bytes);
+    assert_eq!((bytes, rdb), (entry.raw.bytes, entry.rdb.to_string()));
+    assert!(saved_at.is_some() && memory_bytes > Some(100_000));
     assert_eq!(inspect("old/none").await, BucketAnswer::Missing);
-    let text = Bytes::from_static(b"no RDB");
+    for (text, expected) in [
+        ("no RDB, by any means", "NotRdb"),
+        ("REDIS", "NotRdb"),
+        ("REDIS0099", "NotRdb"),
+        ("*2\r\n$6\r\nSELECT\r\n", "AppendOnlyFile"),
+    ] {
+        let text = Bytes::from_static(text.as_bytes());
+        let objects = &mut bench.server.inside().objects;
+        objects.insert("old/text".to_owned(), text);
+        let BucketAnswer::Failed { reason, retry, .. } = inspect("old/text").await else {
+            panic!("it is none");
+        };
+        assert_eq!((&*reason, retry), (expected, false));
+    }
+    let part = |key: &str, owned: Option<(&[u32], u32)>| RestorePart {
+        key: key.to_owned(),
+        entry: None,
+        context: String::new(),
+        owned: owned.map(|(tokens, own)| range(tokens, own)),
+    };
+    let place = bench.server.place();
+    let order = |attempt, parts, keep: Option<(&[u32], u32)>| RestoreOrder {
+        pod_uid: "uid".to_owned(),
+        restore: "r1".to_owned(),
+        attempt,
+        goal: RestoreGoal::Stage,
+        place: place.clone(),
+        parts,
+        keep: keep.map(|(tokens, own)| range(tokens, own)),
+        bytes_per_second: None,
+        save_previous: false,
+    };
+    let all = RestoreState::Staged {
+        keys: KEYS,
+        expiring: 0,
+        elsewhere: 0,
+    };
+    bench.order_restore(order(0, vec![part(&key, None)], None));
+    assert_eq!(bench.staged().await, all);
+    // The same file under two names has every key twice, whoever it is of.
+    let content = bench.server.inside().objects[&key].clone();
     bench
         .server
         .inside()
         .objects
-        .insert("old/text".to_owned(), text);
-    let BucketAnswer::Failed { reason, retry, .. } = inspect("old/text").await else {
-        panic!("it is none");
+        .insert("old/again.rdb".to_owned(), content);
+    let twice = vec![part(&key, None), part("old/again.rdb", None)];
+    bench.order_restore(order(1, twice, Some((&[5], 5))));
+    assert_eq!(failure(&bench.staged().await), ("SameKeyTwice", false));
+    let marks = bench.site().staged("r1").with_extension("marks");
+    assert!(!marks.exists(), "nothing is left of it");
+    // A file of the only token of an old ring, onto one of two.
+    let halves: &[u32] = &[1 << 30, 3 << 30];
+    bench.order_restore(order(
+        2,
+        vec![part(&key, Some((&[7], 7)))],
+        Some((halves, 3 << 30)),
+    ));
+    let RestoreState::Staged { keys, .. } = bench.staged().await else {
+        panic!("it is staged");
     };
-    assert_eq!((&*reason, retry), ("NotWhole", false));
-    bench.order_restore(RestoreOrder {
-        pod_uid: "uid".to_owned(),
-        restore: "r1".to_owned(),
-        attempt: 0,
-        goal: RestoreGoal::Stage,
-        place: bench.server.place(),
-        parts: vec![RestorePart {
-            key,
-            entry: None,
-            context: String::new(),
-            owned: None,
-        }],
-        keep: None,
-        bytes_per_second: None,
-        save_previous: false,
-    });
-    let staged = RestoreState::Staged {
-        keys: KEYS,
-        expiring: 0,
-    };
-    assert_eq!(bench.staged().await, staged);
+    assert!(keys > KEYS / 10 && keys < KEYS, "{keys}");
+    // One that is said to be of the other half has hardly any key that it should.
+    let wrong = vec![part(&key, Some((&[1 << 20, 1 << 31, 3 << 30], 1 << 20)))];
+    bench.order_restore(order(3, wrong, Some((&[9], 9))));
+    assert_eq!(failure(&bench.staged().await), ("PlacedOtherwise", false));
+}
+
+fn range(tokens: &[u32], own: u32) -> TokenRange {
+    TokenRange {
+        tokens: tokens.iter().copied().map(Token).collect(),
+        own: Token(own),
+    }
 }
