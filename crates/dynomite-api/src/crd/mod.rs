@@ -33,7 +33,8 @@ pub use condition::{
 pub use definition::{definition, definitions};
 pub use restore::{
     DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus, ManagerBackup, RESTORE_FINALIZER,
-    RestoreFrom, RestoreNodeStatus, RestorePhase, RestoreTokenStatus, SourceCluster,
+    RestoreFileStatus, RestoreFrom, RestoreNodeStatus, RestorePhase, RestoreTokenStatus,
+    SourceCluster,
 };
 pub use status::{
     ClusterBackupStatus, ClusterPhase, DynomiteClusterStatus, FindingStatus, NodeStatus,
