@@ -57,8 +57,17 @@ pub fn kill_and_see_others(pod_uid: &str, names: &[&str], limit: Duration) -> Re
     })
 }
 
-/// Process ids, on this machine, of a pod's processes.
+/// Process ids, on this machine, of a pod's processes that are called one of `names`.
 pub fn processes(pod_uid: &str, names: &[&str]) -> Result<Vec<u32>> {
+    of_pod(pod_uid, |name| names.contains(&name))
+}
+
+/// Process ids, on this machine, of all processes of a pod.
+pub fn all_processes(pod_uid: &str) -> Result<Vec<u32>> {
+    of_pod(pod_uid, |_| true)
+}
+
+fn of_pod(pod_uid: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<u32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
@@ -72,7 +81,7 @@ pub fn processes(pod_uid: &str, names: &[&str]) -> Result<Vec<u32>> {
         // A process may end while it is looked at: then it is not one of them.
         let groups = fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default();
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if groups.contains(pod_uid) && names.contains(&name.trim()) {
+        if groups.contains(pod_uid) && wanted(name.trim()) {
             pids.push(pid);
         }
     }

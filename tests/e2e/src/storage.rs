@@ -1,12 +1,14 @@
 //! A real S3 server in a test's namespace, and what lies in it.
 
+use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use dynomite_api::contract::{BackupPlace, Provider, StoreCredentials};
 
-use crate::{Cluster, Namespace, wait_for};
+use crate::{Cluster, Namespace, harm, wait_for};
 
 /// The bucket.
 pub const BUCKET: &str = "backups";
@@ -21,6 +23,30 @@ pub const ENDPOINT: &str = "http://s3:8333";
 
 /// How long the server may take to start.
 const STARTS_WITHIN: Duration = Duration::from_mins(1);
+
+/// The bucket as whoever restores opens it, at an address of the server.
+pub fn place(endpoint: &str) -> (BackupPlace, StoreCredentials) {
+    let credentials = StoreCredentials {
+        id: "tests".to_owned(),
+        entries: [
+            ("AWS_ACCESS_KEY_ID".to_owned(), ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), CANARY.to_owned()),
+        ]
+        .into(),
+    };
+    let place = BackupPlace {
+        store: "main".to_owned(),
+        provider: Provider::S3 {
+            bucket: BUCKET.to_owned(),
+            region: None,
+            endpoint: Some(endpoint.to_owned()),
+            path_style: true,
+        },
+        prefix: String::new(),
+        credentials: credentials.id.clone(),
+    };
+    (place, credentials)
+}
 
 /// An S3 server with one bucket.
 #[derive(Debug)]
@@ -55,6 +81,19 @@ impl<'a> ObjectStorage<'a> {
             })
         })?;
         Ok(storage)
+    }
+
+    /// Where programs in the cluster's network find the server.
+    pub fn endpoint(&self) -> Result<String> {
+        let args = ["get", "pod", "s3", "-n", self.namespace];
+        let pod = self.cluster.json(&args)?;
+        let address = pod["status"]["podIP"].as_str();
+        let address = address.context("the server has an address")?;
+        Ok(if address.contains(':') {
+            format!("http://[{address}]:8333")
+        } else {
+            format!("http://{address}:8333")
+        })
     }
 
     /// The server that was started in a namespace.
@@ -165,7 +204,7 @@ impl<'a> ObjectStorage<'a> {
     }
 
     /// Nothing that anybody can read in the namespace, and nothing that the
-    /// operator or a node has printed, holds the secret half of the key.
+    /// operator or a node has printed or was started with, holds the secret half of the key.
     pub fn check_canary(&self, operator_namespace: &str) -> Result<()> {
         let args = |kind| ["get", kind, "-n", self.namespace, "-o", "yaml"];
         for kind in [
@@ -195,7 +234,33 @@ impl<'a> ObjectStorage<'a> {
                 !text.contains(CANARY),
                 "logs of {namespace} hold the secret key"
             );
+            self.check_processes(namespace, label)?;
         }
+        Ok(())
+    }
+
+    /// The same of the environments and command lines of pods' processes.
+    fn check_processes(&self, namespace: &str, label: &str) -> Result<()> {
+        let pods = self
+            .cluster
+            .json(&["get", "pods", "-n", namespace, "-l", label])?;
+        let mut seen = 0;
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+            for pid in harm::all_processes(uid)? {
+                for file in ["environ", "cmdline"] {
+                    // A process may end while it is looked at.
+                    let content = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                    seen += content.len();
+                    ensure!(
+                        !String::from_utf8_lossy(&content).contains(CANARY),
+                        "{file} of a process of {} holds the secret key",
+                        pod["metadata"]["name"]
+                    );
+                }
+            }
+        }
+        ensure!(seen > 0, "processes of {namespace} are looked at");
         Ok(())
     }
 }

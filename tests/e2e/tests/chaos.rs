@@ -2,7 +2,8 @@
 //!
 //! `cargo xtask chaos --minutes N --seed S` runs it for longer, or again. One harm
 //! at a time: what two at once may lose is not promised, because two racks of
-//! three are a quorum.
+//! three are a quorum. A backup is taken every minute meanwhile: each that says
+//! Completed must hold a state that existed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,12 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dynomite_e2e::chaos::{History, Random, State, check};
+use dynomite_e2e::chaos::{History, Judged, Random, State, check};
 use dynomite_e2e::cluster::variable;
 use dynomite_e2e::disk::{self, SmallDisks};
 use dynomite_e2e::harm::{self, CutOff, ENGINE, LAUNCHERS, NoApiServer, OneWay, STORE, Way};
 use dynomite_e2e::ring::said;
-use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
+use dynomite_e2e::storage::{BUCKET, ENDPOINT, SECRET};
+use dynomite_e2e::{Cluster, Load, Namespace, ObjectStorage, Operator, Ring, wait_for};
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "e2e-chaos";
@@ -108,6 +110,7 @@ fn ring_survives_chaos() -> Result<()> {
     // Two nodes in each zone, with disks that can be filled.
     let disks = SmallDisks::make(&cluster, CLASS, 2, DISK_MIB)?;
     let ring = Ring::manifest(&cluster, &namespace, &manifest()?)?;
+    let storage = ObjectStorage::start(&cluster, &namespace)?;
     ring.wait_ready()?;
     let mut world = World {
         cluster: &cluster,
@@ -123,6 +126,7 @@ fn ring_survives_chaos() -> Result<()> {
     harmed?;
     world.settled(SETTLED_WITHIN)?;
     world.judge(&file)?;
+    world.judge_backups(&storage, &file, minutes)?;
     std::fs::remove_file(&file)?;
     namespace.delete(Duration::from_mins(2))?;
     drop(disks);
@@ -130,12 +134,20 @@ fn ring_survives_chaos() -> Result<()> {
 }
 
 /// The example of three zones on small disks, whose stores write their files anew before those
-/// are as large as the disks.
+/// are as large as the disks; and a backup every minute.
 fn manifest() -> Result<String> {
     let path = Path::new(&variable("DYNOMITE_E2E_ROOT")?).join("deploy/examples/three-zones.yaml");
     let mut ring: Value = serde_yaml::from_str(&std::fs::read_to_string(path)?)?;
     ring["spec"]["storage"]["className"] = json!(CLASS);
     ring["spec"]["store"]["settings"] = json!({"auto-aof-rewrite-min-size": "4mb"});
+    ring["spec"]["backup"] = json!({
+        "stores": [{
+            "name": "main",
+            "s3": {"bucket": BUCKET, "endpoint": ENDPOINT, "pathStyle": true},
+            "credentialsSecret": SECRET,
+        }],
+        "schedules": [{"name": "minute", "cron": "* * * * *"}],
+    });
     Ok(ring.to_string())
 }
 
@@ -409,6 +421,57 @@ impl World<'_> {
         ensure!(
             verdict.complained == 0,
             "the history is left in {path}: {verdict}"
+        );
+        Ok(())
+    }
+
+    /// Reads every backup that says Completed as a restore would, and judges it by what was
+    /// written before and while it was taken.
+    fn judge_backups(&self, storage: &ObjectStorage, file: &Path, minutes: u64) -> Result<()> {
+        let made = self
+            .cluster
+            .json(&["get", "dynb", "-n", self.ring.namespace()])?;
+        let mut directories = Vec::new();
+        for backup in made["items"].as_array().into_iter().flatten() {
+            let status = &backup["status"];
+            if status["phase"] == "Completed" {
+                directories.extend(status["directory"].as_str());
+            } else {
+                println!(
+                    "backup {} is {}: {}",
+                    backup["metadata"]["name"], status["phase"], status["message"]
+                );
+            }
+        }
+        ensure!(
+            directories.len() as u64 > minutes / 2,
+            "of {minutes} minutes only {directories:?} were backed up"
+        );
+        let path = file.to_str().context("a path in UTF-8")?;
+        let args = [
+            "backups",
+            "--endpoint",
+            &storage.endpoint()?,
+            "--directories",
+            &directories.join(","),
+            "--history",
+            path,
+        ];
+        let printed = Load::start_program("dynomite-history", &args)?.output()?;
+        let judged: Vec<Judged> = serde_json::from_slice(&printed)?;
+        ensure!(judged.len() == directories.len(), "not every one was read");
+        for backup in &judged {
+            println!(
+                "{}: {} keys\n{}",
+                backup.directory, backup.keys, backup.verdict
+            );
+        }
+        let required: usize = judged.iter().map(|backup| backup.required).sum();
+        ensure!(required > 1000, "only {required} writes had to be in them");
+        let wrong = judged.iter().filter(|backup| backup.complained > 0).count();
+        ensure!(
+            wrong == 0,
+            "{wrong} backups hold what never was; the history is left in {path}"
         );
         Ok(())
     }

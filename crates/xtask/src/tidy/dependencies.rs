@@ -90,7 +90,16 @@ const TABLE: &[Allowed] = &[
             "dynomite-protocol",
         ],
     ),
-    hand("dynomite-e2e", &["dynomite-api", "dynomite-protocol"]),
+    // Reads backups as a restore would, to judge them.
+    hand(
+        "dynomite-e2e",
+        &[
+            "dynomite-api",
+            "dynomite-bucket",
+            "dynomite-protocol",
+            "dynomite-snapshot",
+        ],
+    ),
     // Compiled first by every command on a fresh machine, so it must stay small.
     Allowed {
         package: "xtask",

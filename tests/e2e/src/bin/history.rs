@@ -2,7 +2,8 @@
 //!
 //! It prints `started`. `write` ends with its standard input, and after
 //! `--seconds` at the latest, and leaves the history in a file; `read` prints
-//! what each rack holds of it, as JSON.
+//! what each rack holds of it, and `backups` what is to be said of backups taken
+//! meanwhile, as JSON.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,8 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use dynomite_e2e::chaos::{self, History, Rate, State};
+use dynomite_e2e::chaos::{self, History, Judged, Rate, State};
 use dynomite_e2e::ended::until_input_ends;
+use dynomite_e2e::storage;
 
 #[derive(Parser)]
 struct Arguments {
@@ -46,6 +48,17 @@ enum Command {
         #[arg(long)]
         history: PathBuf,
     },
+    /// Prints what is to be said of backups.
+    Backups {
+        /// Where the tests' object storage listens, as `http://10.0.0.1:8333`.
+        #[arg(long)]
+        endpoint: String,
+        /// Directories of backups in its bucket.
+        #[arg(long, value_delimiter = ',')]
+        directories: Vec<String>,
+        #[arg(long)]
+        history: PathBuf,
+    },
 }
 
 fn main() -> Result<()> {
@@ -70,16 +83,40 @@ fn main() -> Result<()> {
             out.flush()?;
         }
         Command::Read { targets, history } => {
-            let file = File::open(&history).with_context(|| history.display().to_string())?;
-            let history = History::load(BufReader::new(file))?;
+            let history = load(&history)?;
             let states: BTreeMap<&String, State> = targets
                 .iter()
                 .map(|target| Ok((target, chaos::read_state(target, &history)?)))
                 .collect::<Result<_>>()?;
             println!("{}", serde_json::to_string(&states)?);
         }
+        Command::Backups {
+            endpoint,
+            directories,
+            history,
+        } => {
+            let history = load(&history)?;
+            let (place, credentials) = storage::place(&endpoint);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let judged: Vec<Judged> = runtime.block_on(async {
+                let mut judged = Vec::new();
+                for directory in &directories {
+                    let of = chaos::judge(&place, &credentials, directory, &history).await;
+                    judged.push(of.with_context(|| directory.clone())?);
+                }
+                anyhow::Ok(judged)
+            })?;
+            println!("{}", serde_json::to_string(&judged)?);
+        }
     }
     Ok(())
+}
+
+fn load(path: &Path) -> Result<History> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    History::load(BufReader::new(file))
 }
 
 fn create(path: &Path) -> Result<File> {

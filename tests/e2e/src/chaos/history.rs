@@ -41,7 +41,7 @@ pub struct Operation {
     pub what: What,
     /// What became of it.
     pub outcome: Outcome,
-    /// When it was begun, milliseconds since the load began.
+    /// When it was begun, milliseconds since 1970.
     pub begun: u64,
     /// How long it took, milliseconds.
     pub took: u64,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use redis::{Connection, FromRedisValue as _, RedisResult};
@@ -31,7 +31,7 @@ pub struct Rate {
 
 /// Writes until `ended` rises; every operation and its outcome is recorded.
 pub fn write(targets: &[String], seed: u64, rate: Rate, ended: &AtomicBool) -> History {
-    let begin = Instant::now();
+    let begin = Begin::now();
     let elements = AtomicU64::new(1);
     let all = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -54,13 +54,35 @@ pub fn write(targets: &[String], seed: u64, rate: Rate, ended: &AtomicBool) -> H
     }
 }
 
+/// When the load began, by both clocks: one is known elsewhere too, the other never jumps.
+#[derive(Clone, Copy)]
+struct Begin {
+    since_1970: Duration,
+    steady: Instant,
+}
+
+impl Begin {
+    fn now() -> Self {
+        Self {
+            since_1970: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+            steady: Instant::now(),
+        }
+    }
+
+    fn since_1970(self, at: Instant) -> Duration {
+        self.since_1970 + at.duration_since(self.steady)
+    }
+}
+
 struct Writer<'a> {
     targets: &'a [String],
     number: u64,
     at: usize,
     connection: Option<Connection>,
     random: Random,
-    begin: Instant,
+    begin: Begin,
     /// The next element that no operation has named.
     elements: &'a AtomicU64,
     list: OwnKey,
@@ -92,7 +114,7 @@ impl<'a> Writer<'a> {
         targets: &'a [String],
         number: u64,
         seed: u64,
-        begin: Instant,
+        begin: Begin,
         elements: &'a AtomicU64,
     ) -> Self {
         Self {
@@ -162,7 +184,7 @@ impl<'a> Writer<'a> {
             key,
             what,
             outcome,
-            begun: milliseconds(begun.duration_since(self.begin)),
+            begun: milliseconds(self.begin.since_1970(begun)),
             took: milliseconds(begun.elapsed()),
         });
         Some(outcome)
