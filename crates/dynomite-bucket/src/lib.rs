@@ -8,6 +8,7 @@
 
 mod download;
 mod error;
+mod leftover;
 mod open;
 mod pace;
 mod small;

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dynomite_api::contract::{BackupPlace, Provider, StoreCredentials};
+use object_store::StaticCredentialProvider;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::local::LocalFileSystem;
 use object_store::{BackoffConfig, Certificate, ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::{Error, Reason, explain};
+use crate::leftover::Begun;
 
 /// The entry of a Secret with certificates in PEM that are trusted besides the public ones.
 const ENTRY_CA: &str = "ca.crt";
@@ -113,6 +115,7 @@ impl Patience {
 pub struct Bucket {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) patience: Patience,
+    pub(crate) begun: Begun,
     /// Whether a listing comes by key.
     pub(crate) sorted: bool,
     /// The bucket, for people.
@@ -170,7 +173,7 @@ impl Bucket {
             .filter(|(key, value)| *key != ENTRY_CA && value.trim().len() >= 6)
             .map(|(_, value)| value.trim().to_owned())
             .collect();
-        let store = match &place.provider {
+        let opened = match &place.provider {
             Provider::S3 {
                 bucket,
                 region,
@@ -186,7 +189,7 @@ impl Bucket {
                 patience,
             }),
             Provider::Google { bucket, endpoint } => {
-                google(bucket, endpoint.as_deref(), entries, client, patience)
+                google(bucket, endpoint.as_deref(), entries, client, patience).map(hidden)
             }
             Provider::Azure {
                 account,
@@ -204,18 +207,20 @@ impl Bucket {
                 for (key, value) in chosen(&ENTRIES_AZURE, &IDENTITY_AZURE, entries) {
                     builder = builder.with_config(key, value);
                 }
-                builder.build().map(shared)
+                builder.build().map(|store| hidden(shared(store)))
             }
             Provider::Local { path } => {
                 if !File::new(path).is_dir() {
                     let what = format!("there is no directory {path}");
                     return Err(Error::new(Reason::NoSuchBucket, what));
                 }
-                LocalFileSystem::new_with_prefix(path)
-                    .map(|store| shared(store.with_fsync(true).with_automatic_cleanup(true)))
+                LocalFileSystem::new_with_prefix(path).map(|store| {
+                    let store = store.with_fsync(true).with_automatic_cleanup(true);
+                    (shared(store), Begun::Local(path.into()))
+                })
             }
         };
-        let store = store.map_err(|error| {
+        let (store, begun) = opened.map_err(|error| {
             let doing = format!("cannot open {name}");
             let explained = explain(&error, &doing, &secrets);
             Error::new(Reason::CredentialsInvalid, explained.what)
@@ -223,6 +228,7 @@ impl Bucket {
         Ok(Self {
             store,
             patience,
+            begun,
             sorted: !matches!(place.provider, Provider::Local { .. }),
             name,
             secrets,
@@ -244,6 +250,10 @@ impl Bucket {
 
 fn shared(store: impl ObjectStore) -> Arc<dyn ObjectStore> {
     Arc::new(store)
+}
+
+fn hidden(store: Arc<dyn ObjectStore>) -> (Arc<dyn ObjectStore>, Begun) {
+    (store, Begun::Hidden)
 }
 
 fn name_of(provider: &Provider) -> String {
@@ -333,13 +343,13 @@ struct S3<'a> {
     patience: Patience,
 }
 
-fn s3(place: S3<'_>) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn s3(place: S3<'_>) -> object_store::Result<(Arc<dyn ObjectStore>, Begun)> {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(place.bucket)
         .with_region(place.region.unwrap_or("us-east-1"))
         // Not every service that speaks the protocol knows how to delete several at once.
         .with_disable_bulk_delete(true)
-        .with_client_options(place.client)
+        .with_client_options(place.client.clone())
         .with_retry(place.patience.retry());
     let endpoint = place
         .endpoint
@@ -361,7 +371,9 @@ fn s3(place: S3<'_>) -> object_store::Result<Arc<dyn ObjectStore>> {
     for (key, value) in chosen(&ENTRIES_S3, &IDENTITY_S3, place.entries) {
         builder = builder.with_config(key, value);
     }
-    builder.build().map(shared)
+    let store = Arc::new(builder.build()?);
+    let begun = Begun::s3(Arc::clone(&store), &place.client)?;
+    Ok((store, begun))
 }
 
 fn google(
@@ -382,7 +394,12 @@ fn google(
         builder = builder.with_service_account_key(key.trim());
     } else if endpoint.is_some() {
         // A service of somebody's own has no identities of Google's.
-        builder = builder.with_skip_signature(true);
+        builder = builder
+            .with_skip_signature(true)
+            // Writes ask for a token even so, and there is nobody who gives one.
+            .with_credentials(Arc::new(StaticCredentialProvider::new(GcpCredential {
+                bearer: String::new(),
+            })));
     }
     builder.build().map(shared)
 }

@@ -197,6 +197,45 @@ async fn an_upload_that_dies_at_any_part_leaves_nothing() {
     }
 }
 
+/// Whoever was killed has begun an upload and ends it no more.
+#[tokio::test]
+async fn uploads_that_nobody_completes_are_ended() {
+    let content = bytes(6 * MIB);
+    let server = S3::start().await;
+    let path = tempfile::tempdir().expect("a directory");
+    let local = Bucket::open(&directory(path.path()), None).expect("opens");
+    for bucket in [&open(&server), &local] {
+        for key in ["ring/b1/5-0.rdb", "ring/b1/7-0.rdb", "other/b1/5-0.rdb"] {
+            let mut upload = bucket.upload(key, 0).await.expect("begins");
+            upload.push(&content).await.expect("goes up");
+            // As a process that is killed: nothing of it is dropped.
+            std::mem::forget(upload);
+        }
+        bucket
+            .put("ring/b1/9-0.rdb", content.clone())
+            .await
+            .expect("goes up");
+        let of_token = |key: &str, _| key == "ring/b1/5-0.rdb";
+        let never = bucket.end_uploads("ring", |_, _| false).await;
+        assert_eq!(never, Ok(0));
+        let ended = bucket.end_uploads("ring", of_token).await;
+        assert_eq!(ended, Ok(1));
+        assert_eq!(
+            bucket.end_uploads("ring", of_token).await,
+            Ok(0),
+            "it is gone"
+        );
+        let now = jiff::Timestamp::now();
+        let early = |_: &str, begun| begun <= now;
+        let ended = bucket.end_uploads("ring", early).await;
+        assert_eq!(ended, Ok(1), "and objects stay");
+        let kept = bucket.head("ring/b1/9-0.rdb").await.expect("is asked");
+        assert!(kept.is_some());
+        assert_eq!(bucket.end_uploads("other/b1", early).await, Ok(1));
+    }
+    assert!(server.inside().uploads.is_empty());
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {

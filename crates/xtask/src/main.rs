@@ -7,6 +7,7 @@ mod demo;
 mod image;
 mod manifests;
 mod process;
+mod services;
 mod stage;
 mod suite;
 mod tidy;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::stage::{Stage, Stages};
 use crate::workspace;
 use oci::ImageSpec;
+pub(crate) use seaweedfs::program as seaweedfs;
 
 /// Our image: operator, sidecar and engine, as the tests and the demo name it.
 pub(crate) const OURS: &str = "localhost/dynomite-operator:dev";
@@ -68,6 +69,19 @@ pub(crate) struct Record {
     pub(crate) compressed: u64,
     /// Digest of what the archive was made from: while it stays, the archive is kept.
     inputs: String,
+}
+
+/// A program of the distribution, fetched without installing it. It runs with this machine's own
+/// libraries.
+pub(crate) fn debian_program(name: &str, stage: &Stage) -> Result<PathBuf> {
+    if let Some(tool) = debian::missing() {
+        anyhow::bail!("it comes as a Debian package, and {tool} is missing");
+    }
+    let scratch = workspace::target().join("images").join(name);
+    debian::Unpacked::new(&[name], &scratch, stage)?;
+    let program = scratch.join("usr/bin").join(name);
+    ensure!(program.is_file(), "its package brings no program {name}");
+    Ok(program)
 }
 
 /// Builds every image whose inputs changed and prints what there is then.

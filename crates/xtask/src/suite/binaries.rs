@@ -84,6 +84,20 @@ pub(crate) fn build_program(name: &str, stage: &Stage) -> Result<PathBuf> {
         .with_context(|| format!("{CLUSTER_PACKAGE} has no program {name}"))
 }
 
+/// Builds the program of a package's own tests as users get the package, and finds it.
+pub(crate) fn build_release_test(package: &str, stage: &Stage) -> Result<PathBuf> {
+    let said = process::run(
+        process::cargo()
+            .args(["test", "--release", "--no-run", "-p", package, "--bins"])
+            .args(["--message-format", "json-render-diagnostics"]),
+        stage,
+    )?;
+    let found = said.lines().filter_map(program).next();
+    found
+        .map(|program| program.executable)
+        .with_context(|| format!("{package} has no tests"))
+}
+
 /// Builds the test programs of all packages.
 pub(crate) fn build(stage: &Stage) -> Result<Vec<Program>> {
     let said = process::run(

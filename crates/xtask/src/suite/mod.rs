@@ -14,8 +14,8 @@ use anyhow::{Result, bail, ensure};
 
 use crate::cluster::{self, Cluster, Origin};
 use crate::stage::{Stage, Stages, say};
-use crate::{image, process, tidy, workspace};
-pub(crate) use binaries::FEATURES;
+use crate::{image, process, services, tidy, workspace};
+pub(crate) use binaries::{FEATURES, build_release_test as release_test};
 use binaries::{Level, Program};
 use tally::Tally;
 
@@ -284,7 +284,8 @@ impl<'a> Run<'a> {
         let mut tally = std::mem::take(&mut self.tally);
         self.stage("unit tests", |stage| {
             let mut failures = Vec::new();
-            for program in of_level(programs, Level::Unit) {
+            let alone = of_level(programs, Level::Unit).filter(|it| !needs_services(it));
+            for program in alone {
                 failures.extend(program.run(
                     urgency,
                     |command| lengthen(command, long),
@@ -294,6 +295,19 @@ impl<'a> Run<'a> {
             }
             failures.extend(binaries::run_documentation(&mut tally, stage)?);
             ensure!(failures.is_empty(), "{}", failures.join("\n"));
+            Ok(())
+        });
+        let running = services::all(&mut self.stages);
+        let environment = || running.iter().flat_map(|it| it.environment.iter().cloned());
+        self.stage("object storage of others", |stage| {
+            for program in programs.iter().filter(|it| needs_services(it)) {
+                let prepare = |command: &mut Command| {
+                    command.envs(environment());
+                };
+                if let Some(said) = program.run(urgency, prepare, &mut tally, stage)? {
+                    bail!("{said}");
+                }
+            }
             Ok(())
         });
         self.tally = tally;
@@ -446,6 +460,11 @@ impl<'a> Run<'a> {
             self.tally = tally;
         }
     }
+}
+
+/// Whether a program speaks to services that somebody else starts.
+fn needs_services(program: &Program) -> bool {
+    program.name.ends_with(" services")
 }
 
 fn of_level(programs: &[Program], level: Level) -> impl Iterator<Item = &Program> {

@@ -1,0 +1,218 @@
+//! Object storage of others, on loopback: fetched once into the cache, started for tests and measurements, and ended.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::stage::{Stage, Stages};
+use crate::{image, process, workspace};
+
+/// Azure's own emulator; the newest that Node.js 20 runs.
+const AZURITE: &str = "3.35.0";
+/// How long a service may take until it listens.
+const STARTS_WITHIN: Duration = Duration::from_mins(1);
+/// What opens the S3 server; the tests know it too.
+pub(crate) const ACCESS_KEY: &str = "AKIDEXAMPLE";
+pub(crate) const SECRET_KEY: &str = "canary-secret-of-services";
+
+/// A service that runs; it ends when this is dropped.
+pub(crate) struct Service {
+    child: Child,
+    directory: PathBuf,
+    /// What tests are told of it.
+    pub(crate) environment: Vec<(&'static str, String)>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Service {
+    /// What tests are told under a name.
+    pub(crate) fn told(&self, name: &str) -> Option<&str> {
+        let found = self.environment.iter().find(|(told, _)| *told == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// Starts each of them; one that this machine cannot have is skipped with the reason.
+pub(crate) fn all(stages: &mut Stages) -> Vec<Service> {
+    let starts: [(&str, &dyn Fn(&Stage) -> Result<Service>); 2] =
+        [("SeaweedFS", &seaweedfs), ("Azurite", &azurite)];
+    let mut running = Vec::new();
+    for (name, start) in starts {
+        match stages.run(&format!("start {name}"), |stage| {
+            // What is not to be had here is no failure of what is tested.
+            Ok(start(stage).map_err(|error| format!("{error:#}")))
+        }) {
+            Ok(Ok(service)) => running.push(service),
+            Ok(Err(why)) => stages.skip(name, &why),
+            Err(_) => {}
+        }
+    }
+    running
+}
+
+/// An S3 server in one program, from a Python package.
+pub(crate) fn seaweedfs(stage: &Stage) -> Result<Service> {
+    let program = image::seaweedfs(stage)?;
+    let directory = scratch("seaweedfs")?;
+    let config = directory.join("s3.json");
+    let keys = format!(
+        "{{\"identities\": [{{\"name\": \"tests\", \"credentials\": [{{\"accessKey\": \
+         \"{ACCESS_KEY}\", \"secretKey\": \"{SECRET_KEY}\"}}], \
+         \"actions\": [\"Read\", \"Write\", \"List\", \"Admin\"]}}]}}"
+    );
+    fs::write(&config, keys)?;
+    let names = [
+        "master.port",
+        "master.port.grpc",
+        "volume.port",
+        "volume.port.grpc",
+        "filer.port",
+        "filer.port.grpc",
+        "s3.port",
+        "s3.port.grpc",
+    ];
+    let ports = ports(names.len())?;
+    let mut command = Command::new(program);
+    command
+        .args([
+            "server",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            "-filer",
+            "-s3",
+        ])
+        .args(["-volume.max=50", "-master.volumeSizeLimitMB=256"])
+        .arg(format!("-dir={}", directory.display()))
+        .arg(format!("-s3.config={}", config.display()));
+    for (name, port) in names.iter().zip(&ports) {
+        command.arg(format!("-{name}={port}"));
+    }
+    let (filer, s3) = (ports[4], ports[6]);
+    let environment = vec![
+        ("DYNOMITE_SERVICE_SEAWEEDFS", address(s3)),
+        ("DYNOMITE_SERVICE_SEAWEEDFS_FILER", address(filer)),
+    ];
+    // The filer listens before it has found its master; S3 is the last that does.
+    start(command, directory, &[filer, s3], environment)
+}
+
+fn azurite(stage: &Stage) -> Result<Service> {
+    let packages = workspace::cache().join(format!("tools/azurite-{AZURITE}"));
+    let program = "node_modules/azurite/dist/src/blob/main.js";
+    if !packages.join(program).is_file() {
+        for tool in ["node", "npm"] {
+            ensure!(
+                process::find(tool).is_some(),
+                "it comes by npm and runs on Node.js, and there is no {tool}"
+            );
+        }
+        fetch(
+            &packages,
+            Command::new("npm")
+                .args(["install", "--silent", "--no-audit", "--no-fund"])
+                .args(["--ignore-scripts", "--omit=dev", "--prefix"])
+                .arg(partial(&packages))
+                .arg(format!("azurite@{AZURITE}")),
+            stage,
+        )?;
+    }
+    let directory = scratch("azurite")?;
+    let port = ports(1)?[0];
+    let mut command = Command::new("node");
+    command
+        .arg(packages.join(program))
+        .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string()])
+        .args(["--silent", "--inMemoryPersistence", "--skipApiVersionCheck"])
+        .args(["--disableTelemetry"]);
+    let environment = vec![("DYNOMITE_SERVICE_AZURITE", address(port))];
+    start(command, directory, &[port], environment)
+}
+
+/// Beside its place first, so that what was interrupted looks like nothing.
+fn fetch(to: &Path, command: &mut Command, stage: &Stage) -> Result<()> {
+    let partial = partial(to);
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    fs::create_dir_all(&partial)?;
+    stage.note(&format!("fetching into {}", to.display()));
+    process::run(command, stage)?;
+    fs::rename(&partial, to).with_context(|| format!("naming {}", to.display()))
+}
+
+fn partial(to: &Path) -> PathBuf {
+    let mut name = to.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    to.with_file_name(name)
+}
+
+fn start(
+    mut command: Command,
+    directory: PathBuf,
+    ports: &[u16],
+    environment: Vec<(&'static str, String)>,
+) -> Result<Service> {
+    let log = directory.join("log");
+    let out = fs::File::create(&log)?;
+    let child = command
+        .current_dir(&directory)
+        .stdin(Stdio::null())
+        .stdout(out.try_clone()?)
+        .stderr(out)
+        .spawn()
+        .with_context(|| format!("starting {}", command.get_program().display()))?;
+    let mut service = Service {
+        child,
+        directory,
+        environment,
+    };
+    let begin = Instant::now();
+    for port in ports {
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).is_err() {
+            let ended = service.child.try_wait()?;
+            if ended.is_some() || begin.elapsed() > STARTS_WITHIN {
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                let last: Vec<&str> = said.lines().rev().take(5).collect();
+                bail!("it does not listen: {}", last.join(" / "));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(service)
+}
+
+fn scratch(name: &str) -> Result<PathBuf> {
+    let name = format!("dynomite-{name}-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    if directory.exists() {
+        fs::remove_dir_all(&directory)?;
+    }
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// Ports that nobody listened at a moment ago, all different.
+fn ports(count: usize) -> Result<Vec<u16>> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+        .collect::<Result<_, _>>()?;
+    let ports = held.iter().map(|it| Ok(it.local_addr()?.port()));
+    ports.collect()
+}
+
+fn address(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
