@@ -45,7 +45,8 @@ impl Manifest {
 /// From the store to the object.
 pub struct Upload {
     verifier: Verifier,
-    pack: Pack,
+    /// Nothing where the object is the RDB as it is: then one digest is that of both.
+    pack: Option<Pack>,
 }
 
 impl Upload {
@@ -57,7 +58,10 @@ impl Upload {
     ) -> Result<Self, Error> {
         Ok(Self {
             verifier: Verifier::new(now),
-            pack: Pack::new(compression, secret)?,
+            pack: match (compression, secret) {
+                (Compression::None, None) => None,
+                _ => Some(Pack::new(compression, secret)?),
+            },
         })
     }
 
@@ -70,7 +74,10 @@ impl Upload {
     /// object must not be completed.
     pub fn push(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         self.verifier.update(raw)?;
-        self.pack.push(raw, out)?;
+        match &mut self.pack {
+            Some(pack) => pack.push(raw, out)?,
+            None => out.extend_from_slice(raw),
+        }
         Ok(())
     }
 
@@ -78,7 +85,10 @@ impl Upload {
     /// the object is. The object may be completed only now.
     pub fn finish(self, out: &mut Vec<u8>) -> Result<(Summary, Extent), Error> {
         let summary = self.verifier.finish()?;
-        let stored = self.pack.finish(out)?;
+        let stored = match self.pack {
+            Some(pack) => pack.finish(out)?,
+            None => Extent::from(&summary),
+        };
         Ok((summary, stored))
     }
 }
@@ -86,7 +96,8 @@ impl Upload {
 /// From the object to the store.
 pub struct Download {
     snapshot: Snapshot,
-    unpack: Unpack,
+    /// Nothing where the object is the RDB as it is.
+    unpack: Option<Unpack>,
     verifier: Option<Verifier>,
     /// Bytes of the object that were taken.
     taken: u64,
@@ -116,7 +127,10 @@ impl Download {
             (Some(encryption), None) => return Err(Error::Key(encryption.key_id.clone())),
         };
         Ok(Self {
-            unpack: Unpack::new(snapshot.compression, secret)?,
+            unpack: match (snapshot.compression, secret) {
+                (Compression::None, None) => None,
+                (compression, secret) => Some(Unpack::new(compression, secret)?),
+            },
             snapshot: snapshot.clone(),
             verifier: Some(Verifier::new(now)),
             taken: 0,
@@ -129,7 +143,12 @@ impl Download {
     pub fn push(&mut self, object: &mut &[u8], raw: &mut Vec<u8>) -> Result<(), Error> {
         let before = object.len();
         let from = raw.len();
-        self.unpack.push(object, raw)?;
+        if let Some(unpack) = &mut self.unpack {
+            unpack.push(object, raw)?;
+        } else {
+            raw.extend_from_slice(object);
+            *object = &[];
+        }
         self.taken += (before - object.len()) as u64;
         // Seen early, a wrong object is not downloaded to its end.
         if self.taken > self.snapshot.stored.bytes {
@@ -146,13 +165,17 @@ impl Download {
     /// called until it does.
     pub fn finish(&mut self, raw: &mut Vec<u8>) -> Result<Option<Summary>, Error> {
         let from = raw.len();
-        let stored = self.unpack.finish(raw)?;
+        let packed = match &mut self.unpack {
+            Some(unpack) => unpack.finish(raw)?.map(Some),
+            None => Some(None),
+        };
         self.verify(&raw[from..])?;
-        let (Some(stored), Some(verifier)) = (stored, self.verifier.take_if(|_| stored.is_some()))
+        let (Some(packed), Some(verifier)) = (packed, self.verifier.take_if(|_| packed.is_some()))
         else {
             return Ok(None);
         };
         let summary = verifier.finish()?;
+        let stored = packed.unwrap_or_else(|| Extent::from(&summary));
         let Snapshot {
             stored: expected_stored,
             raw: expected,

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: measures side by side, and writes what came of it into the documentation.
 
+mod snapshot;
+
 use std::fmt::Write as _;
 use std::fs;
 
@@ -23,6 +25,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         cluster: cluster::Options,
     },
+    /// Snapshots and their loading against `redis-cli --rdb`, a plain upload, and a start from a file.
+    Snapshot {
+        /// Data of the store, MiB.
+        #[arg(long, default_value_t = 1024)]
+        mebibytes: u64,
+        /// Rounds; medians are told.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
 }
 
 /// One round of `dynomite-bench`; times in seconds, memory in MiB.
@@ -37,11 +48,17 @@ struct Round {
 
 /// Measures, prints, and writes the page.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    let Command::Operator {
-        mebibytes,
-        rounds,
-        cluster,
-    } = command;
+    match command {
+        Command::Operator {
+            mebibytes,
+            rounds,
+            cluster,
+        } => operator(*mebibytes, *rounds, cluster),
+        Command::Snapshot { mebibytes, rounds } => snapshot::run(*mebibytes, *rounds),
+    }
+}
+
+fn operator(mebibytes: u64, rounds: usize, cluster: &cluster::Options) -> Result<()> {
     let args = [
         "--mebibytes".to_owned(),
         mebibytes.to_string(),
@@ -53,7 +70,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     let line = line.unwrap_or_default();
     let rounds: Vec<Round> = serde_json::from_str(line).context("dynomite-bench prints rounds")?;
     ensure!(!rounds.is_empty(), "nothing was measured");
-    let table = table(*mebibytes, &rounds);
+    let table = table(mebibytes, &rounds);
     println!("\n{table}");
     let picture = bars(&[
         ("bare REPLICAOF", median(&rounds, |round| round.bare)),
@@ -67,7 +84,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     replace_section(&root.join("docs/performance.md"), "warm-up", &section)
 }
 
-fn median(rounds: &[Round], of: impl Fn(&Round) -> f64) -> f64 {
+fn median<R>(rounds: &[R], of: impl Fn(&R) -> f64) -> f64 {
     let mut values: Vec<f64> = rounds.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

@@ -14,7 +14,7 @@ use dynomite_bucket::{Bucket, Pace};
 use dynomite_lifecycle::room_for_copy;
 use dynomite_protocol::token::Token;
 use dynomite_snapshot::envelope::{Key, SALT, Secret};
-use dynomite_snapshot::layout::{BackupId, Directory, Object, Place};
+use dynomite_snapshot::layout::{self, BackupId, Directory, Found, Object, Place};
 use dynomite_snapshot::manifest::{Cipher, Compression, Encryption, Extent, Snapshot, Source};
 use dynomite_snapshot::rdb::Summary;
 use dynomite_snapshot::transfer::{self, Upload};
@@ -30,6 +30,11 @@ use crate::shared::{ProcessName, View};
 
 /// How often is looked whether what is missing has come.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// After what time an upload that no sidecar completes is nobody's any more.
+const LEFT_AFTER: std::time::Duration = std::time::Duration::from_hours(24);
+/// How long the search for such uploads may keep a snapshot waiting.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A work that was ordered.
 pub(super) struct Work {
@@ -56,6 +61,8 @@ struct StoreSaid {
 
 /// Where the object lies and how it is bound to its place.
 struct Target {
+    /// Of the backup.
+    directory: Directory,
     key: String,
     name: String,
     context: Vec<u8>,
@@ -144,8 +151,10 @@ impl Work {
             compressed: self.order.compress,
             encrypted: self.order.encryption_key.is_some(),
         };
+        let directory = Directory { place, id };
         Ok(Target {
-            key: Directory { place, id }.key(object),
+            key: directory.key(object),
+            directory,
             name: object.to_string(),
             context: transfer::context(&cluster.uid, &self.order.backup, token),
         })
@@ -220,6 +229,7 @@ impl Work {
         });
         let compression = compression(&self.order);
         let pack = Upload::new(compression, secret.as_ref(), started)?;
+        self.sweep(ready, target).await;
         // An object that cannot be begun costs the store no fork.
         let object = ready.bucket.upload(&target.key, ready.store.memory).await?;
         let sent = match self.order.source {
@@ -242,6 +252,24 @@ impl Work {
             memory: ready.store.memory,
             started,
         }))
+    }
+
+    /// Ends uploads of sidecars that were killed: no listing shows them, and they cost room. What
+    /// hinders it hinders no snapshot.
+    async fn sweep(&self, ready: &Ready, target: &Target) {
+        let now = Timestamp::now();
+        let place = target.directory.place.to_string();
+        let left = |key: &str, begun| is_left(self, target, key, begun, now);
+        let swept = ready.bucket.end_uploads(&place, left);
+        match tokio::time::timeout(SWEEP, swept).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(uploads)) => tracing::info!(uploads, place, "ended uploads that were left"),
+            Ok(Err(error)) => tracing::info!(%error, "uploads that were left cannot be ended"),
+            Err(_) => tracing::info!(
+                place,
+                "the search for uploads that were left takes too long"
+            ),
+        }
     }
 
     async fn send_stream(
@@ -400,6 +428,24 @@ fn entry(parts: Parts<'_>) -> Snapshot {
 /// The number is the same; the type is that of the protocol.
 fn token_of(desired: &NodeDesired) -> Token {
     Token(desired.node.token.0)
+}
+
+/// Whether an upload is one that nobody completes: of an attempt before this one, which the
+/// operator has given up, or of another backup and a day old.
+fn is_left(work: &Work, target: &Target, key: &str, begun: Timestamp, now: Timestamp) -> bool {
+    let Found::Ours(directory, object) = layout::find(&work.order.place.prefix, key) else {
+        return false;
+    };
+    if directory.place != target.directory.place {
+        return false;
+    }
+    if directory.id != target.directory.id {
+        let age = std::time::Duration::try_from(now.duration_since(begun));
+        return age.is_ok_and(|age| age > LEFT_AFTER);
+    }
+    let own = token_of(&work.desired);
+    matches!(object, Object::Snapshot { token, attempt, .. }
+        if token == own && attempt < work.order.attempt)
 }
 
 fn compression(order: &SnapshotOrder) -> Compression {

@@ -25,6 +25,8 @@ use crate::shared::{Input, ReplicationAsk, Site, View};
 
 pub(crate) use gate::Gate;
 pub(crate) use pipe::pipe;
+#[cfg(test)]
+pub(crate) use primary::play as play_to;
 pub(crate) use primary::{File, Opened, Play, Source, fresh_history};
 use relay::relay;
 pub(crate) use tap::Tapped;

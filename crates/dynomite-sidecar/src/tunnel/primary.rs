@@ -95,7 +95,7 @@ pub(crate) fn fresh_history(once: &str) -> String {
 
 /// Why a copy was not given.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     /// The store went away, which it may: it comes again.
     Store(io::Error),
     /// The data cannot be read.
@@ -104,7 +104,7 @@ pub(super) enum Ended {
 
 /// Gives the store that has connected its copy, and keeps the link up until the
 /// store leaves.
-pub(super) async fn play<S>(store: S, play: &Play, gate: &Gate) -> Result<(), Ended>
+pub(crate) async fn play<S>(store: S, play: &Play, gate: &Gate) -> Result<(), Ended>
 where
     S: AsyncRead + AsyncWrite,
 {

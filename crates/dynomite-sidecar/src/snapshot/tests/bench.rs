@@ -161,6 +161,24 @@ impl Bench {
         answer
     }
 
+    /// Sets many keys at once.
+    pub(super) fn pour(&self, all: impl Iterator<Item = (String, Vec<u8>)>) {
+        let socket = UnixStream::connect(self.site.store_private_socket()).expect("listens");
+        let mut out = std::io::BufWriter::new(&socket);
+        for (key, value) in all {
+            let (key_length, length) = (key.len(), value.len());
+            let head = format!("*3\r\n$3\r\nSET\r\n${key_length}\r\n{key}\r\n${length}\r\n");
+            for bytes in [head.as_bytes(), &value, b"\r\n"] {
+                out.write_all(bytes).expect("takes it");
+            }
+        }
+        out.write_all(b"QUIT\r\n").expect("takes it");
+        out.flush().expect("takes it");
+        let mut answers = Vec::new();
+        std::io::Read::read_to_end(&mut &socket, &mut answers).expect("answers");
+        assert!(!answers.contains(&b'-'), "every key was set");
+    }
+
     /// So many megabytes that cannot be compressed, as one key.
     pub(super) fn fill(&self, megabytes: usize) {
         let script = format!(
@@ -220,11 +238,15 @@ impl Bench {
 
     /// The end of the staging that is ordered now.
     pub(super) async fn staged(&self) -> RestoreState {
+        self.staged_within(PATIENCE).await
+    }
+
+    pub(super) async fn staged_within(&self, limit: Duration) -> RestoreState {
         let ordered = self.view.borrow().desired.clone();
         let ordered = ordered.and_then(|desired| desired.restore.clone());
         let ordered = ordered.expect("something is ordered");
         let report = self
-            .until(|report| {
+            .until_within(limit, |report| {
                 report.restore.as_ref().is_some_and(|it| {
                     (&it.restore, it.attempt) == (&ordered.restore, ordered.attempt)
                         && matches!(
@@ -287,6 +309,14 @@ impl Bench {
     }
 
     pub(super) async fn until(&self, holds: impl Fn(&NodeReport) -> bool) -> NodeReport {
+        self.until_within(PATIENCE, holds).await
+    }
+
+    async fn until_within(
+        &self,
+        limit: Duration,
+        holds: impl Fn(&NodeReport) -> bool,
+    ) -> NodeReport {
         let wait = async {
             loop {
                 let report = self.report();
@@ -296,17 +326,21 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        let waited = tokio::time::timeout(limit, wait).await;
         waited.unwrap_or_else(|_| panic!("never; now {:?}", self.report().snapshot))
     }
 
     /// The end of the snapshot that is ordered now.
     pub(super) async fn ended(&self) -> SnapshotState {
+        self.ended_within(PATIENCE).await
+    }
+
+    pub(super) async fn ended_within(&self, limit: Duration) -> SnapshotState {
         let ordered = self.view.borrow().desired.clone();
         let ordered = ordered.and_then(|desired| desired.snapshot.clone());
         let attempt = ordered.expect("something is ordered").attempt;
         let report = self
-            .until(|report| {
+            .until_within(limit, |report| {
                 report.snapshot.as_ref().is_some_and(|it| {
                     it.attempt == attempt
                         && matches!(

@@ -2,8 +2,10 @@
 //! `valkey-server` on the machine they say so and check nothing.
 
 mod bench;
+mod measure;
 mod scratch;
 mod staging;
+mod stream;
 
 use std::time::Duration;
 
