@@ -179,7 +179,7 @@ impl Bucket {
                 region,
                 endpoint,
                 path_style,
-            } => s3(S3 {
+            } => s3(&S3 {
                 bucket,
                 region: region.as_deref(),
                 endpoint: endpoint.as_deref(),
@@ -343,7 +343,7 @@ struct S3<'a> {
     patience: Patience,
 }
 
-fn s3(place: S3<'_>) -> object_store::Result<(Arc<dyn ObjectStore>, Begun)> {
+fn s3(place: &S3<'_>) -> object_store::Result<(Arc<dyn ObjectStore>, Begun)> {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(place.bucket)
         .with_region(place.region.unwrap_or("us-east-1"))

@@ -45,10 +45,12 @@ impl Service {
     }
 }
 
+/// How a service is started.
+type Start = fn(&Stage) -> Result<Service>;
+
 /// Starts each of them; one that this machine cannot have is skipped with the reason.
 pub(crate) fn all(stages: &mut Stages) -> Vec<Service> {
-    let starts: [(&str, &dyn Fn(&Stage) -> Result<Service>); 2] =
-        [("SeaweedFS", &seaweedfs), ("Azurite", &azurite)];
+    let starts: [(&str, Start); 2] = [("SeaweedFS", seaweedfs), ("Azurite", azurite)];
     let mut running = Vec::new();
     for (name, start) in starts {
         match stages.run(&format!("start {name}"), |stage| {

@@ -212,7 +212,7 @@ impl World<'_> {
         let seconds = 3 + self.random.below(12);
         match harm {
             Harm::KillStore | Harm::KillEngine | Harm::KillContainers => {
-                let before = self.ready_since(pod)?;
+                let before = self.life(pod)?;
                 let names = match harm {
                     Harm::KillStore => STORE,
                     Harm::KillEngine => ENGINE,
@@ -231,7 +231,7 @@ impl World<'_> {
                 return Ok(format!("the store of {pod} stood still for {seconds} s"));
             }
             Harm::KillPod | Harm::DeletePod => {
-                let before = self.ready_since(pod)?;
+                let before = self.life(pod)?;
                 let at_once = ["--grace-period=0", "--force"];
                 let how: &[&str] = if harm == Harm::KillPod { &at_once } else { &[] };
                 self.delete(pod, how)?;
@@ -301,28 +301,31 @@ impl World<'_> {
         self.cluster.kubectl(&args).map(drop)
     }
 
-    /// Which pod it is, and since when it is ready or not.
-    fn ready_since(&self, pod: &str) -> Result<(String, String)> {
-        let pods = self.ring.pods()?;
-        let found = pods.iter().find(|found| found["metadata"]["name"] == pod);
-        let Some(found) = found else {
-            return Ok((String::new(), String::new()));
-        };
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let conditions = found["status"]["conditions"].as_array();
-        let ready = conditions
-            .and_then(|list| list.iter().find(|condition| condition["type"] == "Ready"))
-            .map(|condition| text(&condition["lastTransitionTime"]));
-        Ok((text(&found["metadata"]["uid"]), ready.unwrap_or_default()))
+    /// What the ring says of a node.
+    fn node(&self, pod: &str) -> Result<Value> {
+        let ring = self.ring.get()?;
+        let racks = ring["status"]["racks"].as_array().into_iter().flatten();
+        let mut nodes = racks.flat_map(|rack| rack["nodes"].as_array().into_iter().flatten());
+        Ok(nodes
+            .find(|node| node["name"] == pod)
+            .cloned()
+            .unwrap_or_default())
     }
 
-    /// Waits until Kubernetes has noticed that a node was harmed: a ring that
-    /// only looks whole would be harmed a second time.
-    fn left(&self, pod: &str, before: &(String, String)) -> Result<()> {
+    /// Which pod a node is, and since when it does what it does.
+    fn life(&self, pod: &str) -> Result<(Value, Value)> {
+        let node = self.node(pod)?;
+        Ok((node["podUid"].clone(), node["since"].clone()))
+    }
+
+    /// Waits until the ring has noticed that a node was harmed: one that only looks
+    /// whole would be harmed a second time. Kubernetes' word would not do: it takes
+    /// all pods of a machine for not ready when it has not heard of that for a while.
+    fn left(&self, pod: &str, before: &(Value, Value)) -> Result<()> {
         wait_for(&format!("{pod} to leave"), NOTICED_WITHIN, || {
-            let now = self.ready_since(pod)?;
+            let now = self.life(pod)?;
             Ok(if now == *before {
-                Err(format!("ready since {}", before.1))
+                Err(format!("since {}", before.1))
             } else {
                 Ok(())
             })
@@ -332,11 +335,7 @@ impl World<'_> {
     /// Waits until the node says that its store cannot save.
     fn full_disk_is_told(&self, pod: &str) -> Result<()> {
         wait_for("the full disk to be told", NOTICED_WITHIN, || {
-            let ring = self.ring.get()?;
-            let racks = ring["status"]["racks"].as_array().into_iter().flatten();
-            let mut nodes = racks.flat_map(|rack| rack["nodes"].as_array().into_iter().flatten());
-            let node = nodes.find(|node| node["name"] == pod);
-            let findings = node.map_or_else(String::new, |node| node["findings"].to_string());
+            let findings = self.node(pod)?["findings"].to_string();
             Ok(if findings.contains("StoreCannotSave") {
                 Ok(())
             } else {

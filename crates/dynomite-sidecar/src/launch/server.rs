@@ -90,11 +90,12 @@ struct Launcher {
 /// # Errors
 /// When the socket cannot be made or signals cannot be received.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    process::adopt_orphans();
-    let listener = listen(&options)?;
+    // Before anything else, as the sidecar's launcher does.
     let mut children = signal(SignalKind::child())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    process::adopt_orphans();
+    let listener = listen(&options)?;
     let (sender, mut received) = mpsc::channel(COMMAND_QUEUE);
     let record = read_record(&record_path(&options));
     let mut launcher = Launcher {

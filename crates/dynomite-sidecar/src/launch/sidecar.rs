@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use super::{process, server, sockets_dir};
@@ -45,6 +45,7 @@ pub(crate) fn prepare(run_dir: &Path, binary: &Path) -> anyhow::Result<()> {
 }
 
 pub(super) async fn run(run_dir: &Path, args: &[OsString]) -> anyhow::Result<ExitCode> {
+    let mut told = Told::listen()?;
     process::adopt_orphans();
     let binary = std::env::current_exe().context("cannot find this program's own file")?;
     prepare(run_dir, &binary)?;
@@ -53,7 +54,27 @@ pub(super) async fn run(run_dir: &Path, args: &[OsString]) -> anyhow::Result<Exi
     let launcher = pulse::Launcher::new(listener)?;
     let mut command = vec![OsString::from("run"), OsString::from("--beneath-launcher")];
     command.extend_from_slice(args);
-    supervise(&binary, &command, &launcher).await
+    supervise(&binary, &command, &launcher, &mut told).await
+}
+
+/// What this process is told by signals.
+struct Told {
+    children: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Told {
+    /// Listens before anything else is done: the kernel drops a SIGTERM to the
+    /// first process of a container that does not listen, and a pod that was
+    /// deleted while this started would stay for its whole grace.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            children: signal(SignalKind::child())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
 }
 
 /// Runs a program, again and again, until SIGTERM has reached it and it has ended.
@@ -61,10 +82,8 @@ async fn supervise(
     program: &Path,
     args: &[OsString],
     launcher: &pulse::Launcher,
+    told: &mut Told,
 ) -> anyhow::Result<ExitCode> {
-    let mut children = signal(SignalKind::child())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut pause = Duration::ZERO;
     let mut terminating = false;
     loop {
@@ -77,7 +96,7 @@ async fn supervise(
         let mut hangs = false;
         let exit = loop {
             tokio::select! {
-                _ = children.recv() => if let Some(exit) = process::reap(Some(pid)) {
+                _ = told.children.recv() => if let Some(exit) = process::reap(Some(pid)) {
                     break exit;
                 },
                 _ = look.tick(), if !hangs => if beats.look() {
@@ -85,11 +104,11 @@ async fn supervise(
                     hangs = true;
                     process::kill(pid);
                 },
-                _ = terminate.recv() => {
+                _ = told.terminate.recv() => {
                     terminating = true;
                     process::terminate(pid);
                 }
-                _ = interrupt.recv() => {
+                _ = told.interrupt.recv() => {
                     terminating = true;
                     process::terminate(pid);
                 }
@@ -102,8 +121,8 @@ async fn supervise(
         pause = next_pause(pause, begun.elapsed());
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            _ = terminate.recv() => return Ok(ExitCode::from(exit.code())),
-            _ = interrupt.recv() => return Ok(ExitCode::from(exit.code())),
+            _ = told.terminate.recv() => return Ok(ExitCode::from(exit.code())),
+            _ = told.interrupt.recv() => return Ok(ExitCode::from(exit.code())),
         }
     }
 }

@@ -92,7 +92,7 @@ pub(crate) fn build_release_test(package: &str, stage: &Stage) -> Result<PathBuf
             .args(["--message-format", "json-render-diagnostics"]),
         stage,
     )?;
-    let found = said.lines().filter_map(program).next();
+    let found = said.lines().find_map(program);
     found
         .map(|program| program.executable)
         .with_context(|| format!("{package} has no tests"))
