@@ -271,7 +271,9 @@ impl Action {
         match self {
             Self::Apply(object) => format!("{} {}", object.kind().name(), object.name()),
             Self::Delete { kind, name, .. } => format!("{} {name}", kind.name()),
-            Self::DeleteAtOnce { name, .. } => format!("{} {name}", Kind::Pod.name()),
+            Self::DeleteAtOnce { name, .. } | Self::EndScratch { name, .. } => {
+                format!("{} {name}", Kind::Pod.name())
+            }
             Self::Assign { node, .. } => format!("node {node}"),
             Self::Orphan { name, .. } => format!("{} {name}", Kind::StatefulSet.name()),
             Self::Resize { pod, .. } => format!("Pod {pod}"),
@@ -304,7 +306,6 @@ impl Action {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
                 format!("{} {name}", Kind::Pod.name())
             }
-            Self::EndScratch { name, .. } => format!("{} {name}", Kind::Pod.name()),
             Self::SetFinalizer { .. } => "DynomiteCluster".to_owned(),
             Self::Event { reason, .. } => format!("Event {reason}"),
         }

@@ -101,7 +101,11 @@ pub(crate) async fn export(arguments: &Arguments, out: &mut impl Write) -> anyho
         store: "export".to_owned(),
         provider,
         prefix: String::new(),
-        credentials: held.then(|| credentials.id.clone()).unwrap_or_default(),
+        credentials: if held {
+            credentials.id.clone()
+        } else {
+            String::new()
+        },
     };
     let bucket = Bucket::open(&place, Some(&credentials))?;
     let key = format!("{directory}manifest.json");
@@ -110,7 +114,7 @@ pub(crate) async fn export(arguments: &Arguments, out: &mut impl Write) -> anyho
     };
     let manifest = Manifest::read(&text)?;
     let has = |token: &u32| manifest.snapshots.iter().any(|part| part.token.0 == *token);
-    if let Some(missing) = arguments.token.iter().find(|token| !has(*token)) {
+    if let Some(missing) = arguments.token.iter().find(|token| !has(token)) {
         let tokens: Vec<String> = manifest
             .snapshots
             .iter()

@@ -369,7 +369,7 @@ impl World {
         let name = "restored".to_owned();
         let mut restore = DynomiteRestore::new(&name, DynomiteRestoreSpec::default());
         restore.metadata.uid = Some("restore-uid".to_owned());
-        restore.spec.cluster = "ring".to_owned();
+        "ring".clone_into(&mut restore.spec.cluster);
         restore.status = Some(DynomiteRestoreStatus {
             phase: Some(phase.unwrap_or(RestorePhase::Aborted)),
             ..DynomiteRestoreStatus::default()

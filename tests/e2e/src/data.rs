@@ -87,7 +87,7 @@ pub fn foreign(cluster: &Cluster, ring: &Ring<'_>, seed: &str, keys: usize) -> R
     let pods = ring.pods()?;
     let mut containers = pods
         .iter()
-        .flat_map(|pod| pod["spec"]["containers"].as_array());
+        .filter_map(|pod| pod["spec"]["containers"].as_array());
     let store = containers.find_map(|all| all.iter().find(|one| one["name"] == "store"));
     let image = store
         .and_then(|store| store["image"].as_str())

@@ -59,16 +59,15 @@ pub(super) fn source(
 ) -> Result<Source, NoSource> {
     let chosen = restore.status.as_ref().map(|status| &status.files);
     // What was chosen once stays chosen, whatever newer ones come.
-    let files = match chosen.filter(|files| !files.is_empty()) {
-        Some(files) => files.clone(),
-        None => {
-            let keys = keys(view, restore, &place, meant, step)?;
-            heads(view, restore, &place, keys, step)?
-        }
+    let files = if let Some(files) = chosen.filter(|files| !files.is_empty()) {
+        files.clone()
+    } else {
+        let keys = keys(view, restore, &place, meant, step)?;
+        heads(view, restore, &place, keys, step)?
     };
     let given: Result<Vec<File>, NoSource> = files.iter().map(file).collect();
     let wish = wish(view, restore)?;
-    let plan = fits_files(&given?, &wish).map_err(does_not_fit)?;
+    let plan = fits_files(&given?, &wish).map_err(|misfits| does_not_fit(&misfits))?;
     let tokens: Vec<FitToken> = files
         .iter()
         .filter_map(|file| Some(FitToken(file.token?.0)))

@@ -103,7 +103,7 @@ pub(crate) fn source(
     }
     let (directory, manifest) = find_manifest(view, restore, &place, step)?;
     let wish = wish(view, restore)?;
-    let plan = fits(&manifest, &wish).map_err(does_not_fit)?;
+    let plan = fits(&manifest, &wish).map_err(|misfits| does_not_fit(&misfits))?;
     let context = format!("{}/{}", manifest.ring.uid, manifest.backup.id);
     let part = |part: &Part| {
         let of = |snapshot: &&dynomite_snapshot::manifest::Snapshot| snapshot.object == part.object;
@@ -128,7 +128,7 @@ pub(crate) fn source(
 }
 
 /// Everything that is against it.
-pub(super) fn does_not_fit(misfits: Vec<Misfit>) -> NoSource {
+pub(super) fn does_not_fit(misfits: &[Misfit]) -> NoSource {
     let all: Vec<String> = misfits.iter().map(ToString::to_string).collect();
     NoSource::Never("DoesNotFit", all.join("; "))
 }

@@ -84,9 +84,8 @@ pub(crate) fn terms(view: &View<'_>, node: &Node<'_>, report: &NodeReport) -> Op
             terms.distrust = written(status, node).map(|since| distrust(since, why));
         }
         RestorePhase::RollingBack if data(status, node) == Data::Old => {
-            if terms.hold.is_none() {
-                terms.distrust = left_held(view.ring, node, report);
-            }
+            let left = left_held(view.ring, node, report);
+            terms.distrust = left.filter(|_| terms.hold.is_none());
         }
         RestorePhase::RollingBack if goal.is_none() => {
             let why = "the restore that brought it was given up";

@@ -27,7 +27,7 @@ pub(crate) fn act(world: &mut World, action: &Action) {
             if let Some(restore) = world.observed.restores.get_mut(&seen.name)
                 && AsSeen::of(&restore.metadata) == *seen
             {
-                restore.metadata.resource_version = next_version(seen);
+                restore.metadata.resource_version = Some(next_version(seen));
                 // As the API server keeps it: times lose what is below a second.
                 let kept = serde_json::to_value(status).expect("serialises");
                 restore.status = serde_json::from_value(kept).expect("reads");
@@ -57,9 +57,9 @@ pub(crate) fn act(world: &mut World, action: &Action) {
 }
 
 /// The version of an object after a write.
-pub(crate) fn next_version(seen: &AsSeen) -> Option<String> {
+pub(crate) fn next_version(seen: &AsSeen) -> String {
     let before: u64 = seen.version.parse().unwrap_or(0);
-    Some((before + 1).to_string())
+    (before + 1).to_string()
 }
 
 /// What a load that was under way says when its store has ended.

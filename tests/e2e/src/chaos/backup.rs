@@ -1,6 +1,7 @@
 //! Backups of a ring under a recorded load: each must hold a state that existed while it was taken.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::BytesMut;
@@ -78,12 +79,17 @@ pub async fn judge(
         judged.keys += state.len();
         judged.required += verdict.acknowledged;
         judged.complained += verdict.complained + usize::from(strange.is_some());
-        judged.verdict += &format!(
-            "token {} of {}: {verdict}\n",
+        // Writing to memory does not fail.
+        let _ = writeln!(
+            judged.verdict,
+            "token {} of {}: {verdict}",
             snapshot.token, snapshot.source.node
         );
         if let Some(key) = strange {
-            judged.verdict += &format!("  {key} is there, and nobody had begun to write it\n");
+            let _ = writeln!(
+                judged.verdict,
+                "  {key} is there, and nobody had begun to write it"
+            );
         }
     }
     Ok(judged)
@@ -274,9 +280,9 @@ mod tests {
             "SADD set:1 8 2",
         ] {
             let words: Vec<&str> = command.split(' ').collect();
-            text += &format!("*{}\r\n", words.len());
+            write!(text, "*{}\r\n", words.len()).expect("memory takes it");
             for word in words {
-                text += &format!("${}\r\n{word}\r\n", word.len());
+                write!(text, "${}\r\n{word}\r\n", word.len()).expect("memory takes it");
             }
         }
         let state = apply(text.as_bytes()).expect("is read");

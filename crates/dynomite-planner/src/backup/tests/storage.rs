@@ -71,7 +71,7 @@ pub(crate) fn act(world: &mut World, action: &Action) {
             if let Some(backup) = world.observed.backups.get_mut(&seen.name)
                 && AsSeen::of(&backup.metadata) == *seen
             {
-                backup.metadata.resource_version = next_version(seen);
+                backup.metadata.resource_version = Some(next_version(seen));
                 backup.status = Some(*status.clone());
             }
         }

@@ -31,12 +31,12 @@ fn to_the_end(world: &mut World) -> Vec<RestorePhase> {
     let mut seen = vec![phase(world)];
     for _ in 0..120 {
         world.pass();
-        let (mut served, mut others) = (BTreeSet::new(), 0);
+        let (mut seen_data, mut others) = (BTreeSet::new(), 0);
         for (name, life) in &world.lives {
             let desired = life.desired.as_ref().expect("it has one");
             let serves = life.proof.is_some() && desired.serve && desired.hold.is_none();
             if is_meant(name) {
-                served.extend(serves.then_some(life.data.as_str()));
+                seen_data.extend(serves.then_some(life.data.as_str()));
                 continue;
             }
             assert!(
@@ -50,8 +50,8 @@ fn to_the_end(world: &mut World) -> Vec<RestorePhase> {
             others += 1;
         }
         assert!(
-            others > 0 && served.len() <= 1 && !served.contains("half"),
-            "{served:?}"
+            others > 0 && seen_data.len() <= 1 && !seen_data.contains("half"),
+            "{seen_data:?}"
         );
         if seen.last() != Some(&phase(world)) {
             seen.push(phase(world));

@@ -246,9 +246,10 @@ async fn a_file_that_no_manifest_speaks_of_is_inspected_and_staged() {
     ] {
         let text = Bytes::from_static(text.as_bytes());
         // Nobody may hold the server's memory while it answers.
-        let mut inside = bench.server.inside();
-        inside.objects.insert("old/text".to_owned(), text);
-        drop(inside);
+        {
+            let mut inside = bench.server.inside();
+            inside.objects.insert("old/text".to_owned(), text);
+        }
         let BucketAnswer::Failed { reason, retry, .. } = inspect("old/text").await else {
             panic!("it is none");
         };
