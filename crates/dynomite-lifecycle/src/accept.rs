@@ -182,6 +182,7 @@ mod tests {
             copy_not_before: None,
             snapshot: None,
             restore: None,
+            compare: None,
             distrust: None,
             hold: None,
             serve: true,

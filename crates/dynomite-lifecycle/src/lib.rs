@@ -34,6 +34,7 @@
 //! healthy; a store whose incarnation is not the proven one is unproven.
 
 mod accept;
+mod comparison;
 mod cut;
 mod decide;
 mod drain;
@@ -60,6 +61,7 @@ mod warm_up;
 mod watched;
 
 pub use accept::{Refusal, accept};
+pub use comparison::{Comparison, Difference, Verdict, unchanged, verdict};
 pub use effect::{Addressee, Effect, Note, Order};
 pub use event::{
     CutSight, DataSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer,

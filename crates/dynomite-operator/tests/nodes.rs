@@ -162,6 +162,7 @@ fn report() -> NodeReport {
         findings: Vec::new(),
         snapshot: None,
         restore: None,
+        compare: None,
         credentials: Vec::new(),
     }
 }
@@ -190,6 +191,7 @@ fn desired() -> NodeDesired {
         copy_not_before: None,
         snapshot: None,
         restore: None,
+        compare: None,
         distrust: None,
         hold: None,
         serve: false,

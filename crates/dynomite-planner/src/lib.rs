@@ -19,6 +19,7 @@ mod bucket;
 mod chains;
 mod cluster;
 mod compare;
+mod comparison;
 mod levels;
 mod objects;
 mod observed;

@@ -75,6 +75,8 @@ pub enum StepName {
     Restore,
     /// Backups.
     Snapshot,
+    /// Comparisons of replicas.
+    Compare,
 }
 
 impl StepName {
@@ -93,6 +95,7 @@ impl StepName {
             Self::Roll => "roll",
             Self::Restore => "restore",
             Self::Snapshot => "snapshot",
+            Self::Compare => "compare",
         }
     }
 }

@@ -154,16 +154,17 @@ impl View<'_> {
     /// The actions that change something.
     fn changes(&self) -> impl Iterator<Item = &crate::plan::Planned> {
         let actions = self.plan.actions.iter();
-        // A backup changes nothing of the ring, and has a status of its own.
+        // Backups and comparisons change nothing of the ring, and are told elsewhere.
         actions.filter(|planned| {
-            planned.step != StepName::Snapshot && !matches!(planned.action, Action::Event { .. })
+            !matches!(planned.step, StepName::Snapshot | StepName::Compare)
+                && !matches!(planned.action, Action::Event { .. })
         })
     }
 
     /// What failed of them.
     fn failures(&self) -> impl Iterator<Item = &crate::plan::Failure> {
         let failures = self.outcome.failures.iter();
-        failures.filter(|failure| failure.step != StepName::Snapshot)
+        failures.filter(|failure| !matches!(failure.step, StepName::Snapshot | StepName::Compare))
     }
 
     /// The waits that keep the cluster from being as declared.
@@ -385,6 +386,12 @@ impl View<'_> {
         if self.ring.nodes.iter().any(|node| !node.proven()) {
             let message = "a node is not compared with its replicas before its data is proven";
             return Verdict::new(of, None, "NodesNotReady", message);
+        }
+        let differ = |node: &&Node<'_>| crate::comparison::left(node) > 0;
+        if let Some(node) = self.ring.nodes.iter().find(differ) {
+            let keys = crate::comparison::left(node);
+            let message = format!("{keys} keys of node {} and its replicas differ", node.name);
+            return Verdict::new(of, Some(false), "ReplicasDiffer", message);
         }
         let message = "the nodes of each token have received the same writes";
         Verdict::new(of, Some(true), "Level", message)

@@ -178,6 +178,22 @@ pub enum Wait {
         /// Why not yet; `None` when it has been told to.
         refusal: Option<Refusal>,
     },
+    /// Keys of a node's token are not the same on all its replicas.
+    ReplicasDiffer {
+        /// The node that compared them.
+        node: String,
+        /// How many.
+        keys: u64,
+        /// Whether such keys are repaired.
+        repairs: bool,
+    },
+    /// A node could not be compared with its replicas.
+    NotCompared {
+        /// The node.
+        node: String,
+        /// Why.
+        why: String,
+    },
     /// A node does not hear a coordinator whose writes reach its replicas.
     CutOff {
         /// The node.
@@ -278,6 +294,8 @@ impl Wait {
             Self::Behind { .. } => "NodeBehind",
             Self::CutOff { .. } => "NodeCutOff",
             Self::RemoteUnanswered { .. } => "RemoteUnanswered",
+            Self::ReplicasDiffer { .. } => "ReplicasDiffer",
+            Self::NotCompared { .. } => "NotCompared",
             Self::RevisionPending { .. } => "RevisionPending",
             Self::RestartRequired { .. } => "RestartRequired",
             Self::SettingRefused { .. } => FINDING_SETTING_REFUSED,
@@ -392,6 +410,21 @@ impl Wait {
             } => format!(
                 "datacenter {datacenter} does not describe itself ({why}): its {known} nodes stay as they were last known; see to spec.remoteDatacenters[].describe"
             ),
+            Self::ReplicasDiffer {
+                node,
+                keys,
+                repairs: true,
+            } => format!(
+                "{keys} keys of node {node} or its replicas still differ, because they were being written or a store refused the value: the next comparison tries again, and the node's log says why"
+            ),
+            Self::ReplicasDiffer { node, keys, .. } => format!(
+                "{keys} keys of node {node} and its replicas differ: set spec.compare.repair to true, and the value that most of them have replaces the others"
+            ),
+            Self::NotCompared { node, why } => {
+                format!(
+                    "node {node} could not be compared with its replicas: {why}; it is tried again"
+                )
+            }
             Self::RevisionPending { name } => {
                 format!("StatefulSet {name} has not taken over its newest spec yet")
             }
@@ -438,7 +471,9 @@ impl Wait {
             | Self::MayNotReplace { node, .. }
             | Self::Silent { node, .. }
             | Self::Behind { node, .. }
-            | Self::CutOff { node, .. } => Some(node),
+            | Self::CutOff { node, .. }
+            | Self::ReplicasDiffer { node, .. }
+            | Self::NotCompared { node, .. } => Some(node),
             _ => None,
         }
     }
@@ -471,6 +506,8 @@ impl Wait {
                 | Self::VolumeGrowing { .. }
                 | Self::CutOff { .. }
                 | Self::RemoteUnanswered { .. }
+                | Self::ReplicasDiffer { .. }
+                | Self::NotCompared { .. }
                 | Self::BackingUp { .. }
         )
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dynomite_api::contract::{
-    Awaiting, DesiredMark, EngineState, Grant, NodeDesired, NodePhase, NodeReport, ProofKind,
-    Received, RestoreReport, SnapshotReport, StoreFacts,
+    Awaiting, CompareReport, DesiredMark, EngineState, Grant, NodeDesired, NodePhase, NodeReport,
+    ProofKind, Received, RestoreReport, SnapshotReport, StoreFacts,
 };
 use dynomite_api::crd::DynomiteCluster;
 use jiff::{SignedDuration, Timestamp};
@@ -76,6 +76,8 @@ pub(crate) struct Life {
     pub(crate) snapshot: Option<SnapshotReport>,
     /// The ids of the credentials it holds.
     pub(crate) credentials: Vec<String>,
+    /// What it says of comparisons; one that knows none says nothing.
+    pub(crate) compare: Option<CompareReport>,
     /// What its engine has received; an engine that does not number says nothing.
     pub(crate) received: Option<Received>,
 }
@@ -793,9 +795,13 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
         "awaiting": awaiting,
         "store": StoreFacts { keys: life.keys, ..StoreFacts::default() },
         "engine": {
-            "state": state, "incarnation": format!("{uid}-engine"), "uptimeSeconds": 100,
+            "state": state, "incarnation": format!("{uid}-engine"), "uptimeSeconds": 3600,
             "received": life.received,
         },
+        "compare": life.compare.as_ref().map(|said| CompareReport {
+            ordered: life.desired.as_ref().and_then(|d| Some(d.compare.as_ref()?.round)),
+            ..said.clone()
+        }),
         "restore": life.restore, "snapshot": life.snapshot, "credentials": life.credentials,
         "warmUp": life.warming.then(|| json!({
             "donor": life.donor, "stage": "Copying", "startedAt": "2026-01-01T00:02:00Z",

@@ -275,7 +275,7 @@ mod tests {
 
     use super::*;
     use crate::fixture;
-    use crate::tunnel::primary::tests::Store;
+    use crate::fixture::store::Store;
 
     const UID: &str = "0d3f8a6e-1f0b-4c55-9d9e-0a5a3a1c2b3d";
     const ID: &str = "20261120T000000Z-00c0ffee00c0ffee-before-upgrade";

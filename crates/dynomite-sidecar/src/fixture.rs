@@ -1,5 +1,7 @@
 //! A node that serves, for tests to change as they need.
 
+pub(crate) mod store;
+
 use std::env;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -62,6 +64,7 @@ pub(crate) fn desired() -> NodeDesired {
         copy_not_before: None,
         snapshot: None,
         restore: None,
+        compare: None,
         distrust: None,
         hold: None,
         serve: true,
@@ -141,6 +144,7 @@ pub(crate) fn report() -> NodeReport {
         findings: Vec::new(),
         snapshot: None,
         restore: None,
+        compare: None,
         credentials: Vec::new(),
     }
 }

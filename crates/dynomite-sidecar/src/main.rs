@@ -1,5 +1,6 @@
 //! The hand in every pod: `launch` holds one process, `run` lives the node's life.
 
+mod compare;
 mod engine_rest;
 mod export;
 #[cfg(test)]

@@ -566,6 +566,7 @@ impl Node {
             findings: outline.findings,
             snapshot: None,
             restore: None,
+            compare: None,
             credentials: Vec::new(),
         })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use dynomite_api::Token;
 use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
+use serde_json::json;
 
 const KEYS: u64 = 10_000;
 
@@ -24,8 +25,73 @@ fn three_zones_serve_what_one_rack_has_written() -> Result<()> {
     check_tokens(&ring)?;
     check_data(&ring)?;
     check_words(&cluster, &ring)?;
+    check_differences(&cluster, &ring)?;
     check_tokens_survive(&cluster, &operator, &ring)?;
     check_data(&ring)
+}
+
+/// What only one store has, as when two writers raced, is told, and repaired when allowed.
+fn check_differences(cluster: &Cluster, ring: &Ring) -> Result<()> {
+    let uids = ring.pod_uids()?;
+    let compare = |repair: bool| {
+        ring.patch(&json!({"spec": {"compare": {"intervalSeconds": 10, "repair": repair}}}))
+    };
+    compare(false)?;
+    let racks = ["dc1-a", "dc1-b", "dc1-c"];
+    for (rack, value) in racks.iter().zip(["first", "most", "most"]) {
+        ring.redis_cli(&format!("ring-{rack}-0"), &["SET", "raced", value])?;
+    }
+    ring.redis_cli("ring-dc1-c-0", &["HSET", "lone", "field", "value"])?;
+    let limit = Duration::from_mins(3);
+    wait_for("the ring to say that keys differ", limit, || {
+        let level = ring.condition("ReplicasLevel")?;
+        let told = level.1 == "ReplicasDiffer" && level.2.starts_with("2 keys");
+        Ok(if told {
+            Ok(())
+        } else {
+            Err(format!("{level:?}"))
+        })
+    })?;
+    let still = ring.redis_cli("ring-dc1-a-0", &["GET", "raced"])?;
+    ensure!(still == "first", "it is only told: {still}");
+    compare(true)?;
+    wait_for("the replicas to be level", limit, || {
+        let level = ring.condition("ReplicasLevel")?;
+        Ok(if level.0 == "True" {
+            Ok(())
+        } else {
+            Err(format!("{level:?}"))
+        })
+    })?;
+    for rack in racks {
+        let pod = format!("ring-{rack}-0");
+        let raced = ring.redis_cli(&pod, &["GET", "raced"])?;
+        let lone = ring.redis_cli(&pod, &["EXISTS", "lone"])?;
+        ensure!(
+            (&*raced, &*lone) == ("most", "0"),
+            "{pod} has {raced:?}, {lone}"
+        );
+    }
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/ring-dc1-a-0:8080/proxy/metrics",
+        ring.namespace()
+    );
+    let metrics = cluster.kubectl(&["get", "--raw", &path])?;
+    let repaired = "dynomite_compare_keys_repaired_total 1";
+    ensure!(metrics.lines().any(|line| line == repaired), "{metrics}");
+    let told = [
+        "get",
+        "events",
+        "-n",
+        ring.namespace(),
+        "--field-selector",
+        "reason=KeysRepaired",
+    ];
+    let events = cluster.kubectl(&told)?;
+    ensure!(events.contains("2 of "), "no Event tells of it: {events}");
+    ring.patch(&json!({"spec": {"compare": null}}))?;
+    ensure!(ring.pod_uids()? == uids, "a pod was replaced");
+    Ok(())
 }
 
 /// Six nodes; the formula's tokens, the same in every rack.

@@ -52,6 +52,9 @@ pub struct NodeDesired {
     /// A backup to stage or to load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<super::RestoreOrder>,
+    /// A comparison with the other replicas to take part in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<super::CompareOrder>,
     /// Whether the node may get client traffic once its data is proven.
     pub serve: bool,
     /// How many replicas must agree.
@@ -65,12 +68,15 @@ pub struct NodeDesired {
 }
 
 impl NodeDesired {
-    /// A digest of the content, without [`generation`](Self::generation) and
-    /// [`ClusterRef::created`]: two documents with the same digest ask for the
-    /// same thing.
+    /// A digest of the content, without [`generation`](Self::generation),
+    /// [`compare`](Self::compare) and [`ClusterRef::created`]: two documents with
+    /// the same digest ask for the same thing. Comparisons come and go beside it,
+    /// because they change nothing of how the node lives; the report says which
+    /// the node was told of.
     pub fn digest(&self) -> String {
         let mut content = self.clone();
         content.generation = 0;
+        content.compare = None;
         // It goes with the UID, and nodes that do not know the field yet digest without it.
         content.cluster.created = None;
         // A struct of strings, numbers and string maps always serialises.

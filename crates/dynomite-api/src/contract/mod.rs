@@ -5,12 +5,18 @@
 //! holds only facts that the node itself can know; the operator joins them with
 //! what it sees in Kubernetes.
 
+mod comparison;
 mod cut;
 mod desired;
 mod paths;
 mod report;
 mod snapshot;
 
+pub use comparison::{
+    Broken, COMPARE_BODY_MAX, COMPARE_KEYS_MAX, COMPARE_LEVEL_MAX, CompareAsk, CompareKeys,
+    CompareOrder, CompareQuestion, CompareReport, CompareRound, CompareTally, Key, KeyVote,
+    Leveled,
+};
 pub use cut::{Cut, RingView};
 pub use desired::{
     ClusterRef, Consistency, ConsistencyLevel, Distrust, Donor, EngineSettings, Grant,

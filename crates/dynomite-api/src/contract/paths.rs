@@ -27,6 +27,8 @@ pub const PATH_RING: &str = "/v1/ring";
 pub const PATH_CREDENTIALS: &str = "/v1/credentials";
 /// `POST`, by the operator: a [`BucketRequest`](super::BucketRequest).
 pub const PATH_BUCKET: &str = "/v1/bucket";
+/// `POST`, by a same-token peer: a [`CompareQuestion`](super::CompareQuestion).
+pub const PATH_COMPARE: &str = "/v1/compare";
 /// `GET` or `POST`, by a person or the operator: where the old REST calls that
 /// change something begin, in any case: `start`, `stop`, `startstorageprocess`,
 /// `stopstorageprocess`.

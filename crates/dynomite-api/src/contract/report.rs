@@ -65,6 +65,9 @@ pub struct NodeReport {
     /// The restore that was ordered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<super::RestoreReport>,
+    /// Comparisons with the other replicas; absent when the node knows nothing of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<super::CompareReport>,
     /// The ids of the credentials that the node holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<String>,

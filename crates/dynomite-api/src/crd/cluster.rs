@@ -95,6 +95,9 @@ pub struct DynomiteClusterSpec {
     /// How nodes copy the data of their replicas.
     #[serde(default)]
     pub warm_up: WarmUpSpec,
+    /// How replicas are compared with each other.
+    #[serde(default)]
+    pub compare: CompareSpec,
     /// Backups. Absent: there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupSpec>,
@@ -321,6 +324,43 @@ pub struct WarmUpSpec {
     #[serde(default = "default_max_parallel")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 128").message("warmUp.maxParallel must be from 1 to 128: nodes without proven data serve nobody until they have copied it, so at least one must be allowed to"))]
     pub max_parallel: u32,
+}
+
+/// How the replicas of a token are compared, key by key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CompareSpec {
+    /// Whether they are compared at all.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// How long after a comparison of a token the next one begins, seconds. A
+    /// token is also compared soon after one of its nodes was restarted or
+    /// made equal to another.
+    #[serde(default = "default_compare_interval")]
+    #[schemars(range(min = 10, max = 2_592_000))]
+    pub interval_seconds: u32,
+    /// Whether keys that differ are repaired: what most replicas have replaces
+    /// the rest, or else the value of the first rack that has one.
+    #[serde(default = "yes")]
+    pub repair: bool,
+}
+
+impl Default for CompareSpec {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval_seconds: default_compare_interval(),
+            repair: true,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_compare_interval() -> u32 {
+    3600
 }
 
 fn default_max_parallel() -> u32 {

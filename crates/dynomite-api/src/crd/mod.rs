@@ -23,8 +23,8 @@ pub use backup_spec::{
     BackupStore, BackupVerify, BootstrapRestore, BootstrapSpec, GoogleStore, LocalStore, S3Store,
 };
 pub use cluster::{
-    ConsistencySpec, DynomiteCluster, DynomiteClusterSpec, EngineSpec, HealthSpec, PodSpec,
-    RackSpec, RemoteDatacenter, StoreSpec, WarmUpSpec,
+    CompareSpec, ConsistencySpec, DynomiteCluster, DynomiteClusterSpec, EngineSpec, HealthSpec,
+    PodSpec, RackSpec, RemoteDatacenter, StoreSpec, WarmUpSpec,
 };
 pub use condition::{
     CONDITION_COMPLETED, CONDITION_FAILED, CONDITION_VERIFIED, ConditionType, condition,

@@ -201,6 +201,7 @@ pub fn desired() -> NodeDesired {
         copy_not_before: None,
         snapshot: None,
         restore: None,
+        compare: None,
         distrust: None,
         hold: None,
         serve: true,

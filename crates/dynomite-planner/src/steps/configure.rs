@@ -4,6 +4,7 @@ use dynomite_api::contract::{NodeDesired, NodeIdentity, NodeReport, PORT_PEER, P
 
 use super::donors::{donors, turn};
 use super::{Pass, Step, grant, renew};
+use crate::comparison;
 use crate::plan::Action;
 use crate::remotes;
 use crate::restore::{self, Terms};
@@ -172,6 +173,7 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         copy_not_before: turn(pass, node),
         snapshot: crate::backup::order(cluster, pass.observed, node),
         restore: terms.order,
+        compare: comparison::order(cluster, pass.ring, &compared(pass), node),
         grant,
         distrust,
         hold: terms.hold,
@@ -182,6 +184,21 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         store: super::resize::store_settings(cluster, node),
         health: cluster.health.clone(),
     }
+}
+
+/// The document of a node that holds all of it but the order of a comparison, and where it goes.
+pub(super) fn known<'n>(pass: &Pass<'_>, node: &'n Node<'_>) -> Option<(NodeDesired, &'n str)> {
+    let report = node.report.as_ref().ok()?;
+    let address = node.address().filter(|_| !node.terminating())?;
+    restore_terms(pass, node, report)?;
+    let desired = desired(pass, node, report);
+    let held = report.desired.as_ref()?;
+    (held.digest == desired.digest() && !is_newer(pass, report)).then_some((desired, address))
+}
+
+/// What is compared now.
+fn compared(pass: &Pass<'_>) -> comparison::Next {
+    comparison::next(pass.cluster, pass.observed, pass.ring, pass.now)
 }
 
 /// What the ring's restore means for a node, if that can be known now.

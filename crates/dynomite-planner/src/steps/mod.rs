@@ -5,10 +5,11 @@
 //! while another object of the ring waits for something. What takes a pod away
 //! (`replace`, `retire`, `roll`), or may (`resize`), comes last, yields to everything before it that changes a
 //! `StatefulSet`, and does one thing in a pass. Backups (`snapshot`) are begun
-//! when nothing is being taken away. A step that finds the ground
+//! when nothing is being taken away, and comparisons (`compare`) when no backup is. A step that finds the ground
 //! unsafe for the rest, such as contradicting tokens, stops the pass.
 
 mod assign_tokens;
+mod compare;
 mod configure;
 mod delete;
 mod donors;
@@ -49,6 +50,7 @@ const STEPS: &[(StepName, StepFn)] = &[
     (StepName::Resize, resize::resize),
     (StepName::Roll, roll::roll),
     (StepName::Snapshot, snapshot::snapshot),
+    (StepName::Compare, compare::compare),
 ];
 
 /// What a step sees.

@@ -45,6 +45,7 @@ pub(super) fn text(view: &View, traffic: &Traffic, now: Instant) -> String {
     page.store(view);
     page.engine(view);
     page.copies(view, traffic);
+    page.comparison(view);
     let mut text = String::new();
     if encode(&mut text, &page.0).is_err() {
         // Writing to a string cannot fail; a comment says so if it does.
@@ -122,6 +123,35 @@ impl Page {
             let help = "Time since the operator last spoke";
             let silence = now.saturating_duration_since(heard).as_secs();
             self.seconds("operator_silence", help, silence);
+        }
+    }
+
+    fn comparison(&mut self, view: &View) {
+        let Some(compare) = &view.report.compare else {
+            return;
+        };
+        let repaired = Counter::<u64>::default();
+        repaired.inc_by(compare.repaired_here);
+        let help =
+            "Keys of the own store that were replaced because most replicas had another value";
+        self.0.register("compare_keys_repaired", help, repaired);
+        let Some(last) = &compare.last else {
+            return;
+        };
+        let found = &last.found;
+        let keys = [
+            ("compared", found.compared),
+            ("skipped", found.skipped),
+            ("different", found.different),
+            ("left", found.left),
+        ];
+        let keys = keys.map(|(what, count)| (vec![("found", what.to_owned())], count));
+        let help = "Keys of the comparison that this node led last";
+        self.family("compare_last_keys", help, keys);
+        if let (Some(at), None) = (last.finished_at, &last.broken) {
+            let at = u64::try_from(at.as_second()).unwrap_or_default();
+            let help = "When it was finished, Unix time";
+            self.seconds("compare_last_finished", help, at);
         }
     }
 

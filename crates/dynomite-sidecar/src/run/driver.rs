@@ -18,6 +18,7 @@ use super::engine::{self, EngineOrder};
 use super::pace::{Ear, Pace, Said};
 use super::store::{self, StoreOrder};
 use super::{disk, sockets};
+use crate::compare::Comparer;
 use crate::launch;
 use crate::shared::{Input, Refused, Site, View};
 use crate::snapshot::Desk;
@@ -65,6 +66,22 @@ enum Writing {
     Kept(oneshot::Sender<Result<(), String>>),
 }
 
+/// Those whose work the report tells of, and who do it beside the driver.
+#[derive(Clone, Debug)]
+pub(super) struct Beside {
+    /// Snapshots and restores.
+    pub(super) desk: Arc<Desk>,
+    /// Comparisons with the other replicas.
+    pub(super) comparer: Arc<Comparer>,
+}
+
+impl Beside {
+    fn add_to(&self, report: &mut NodeReport, desired: Option<&NodeDesired>) {
+        self.desk.add_to(report);
+        self.comparer.add_to(report, desired);
+    }
+}
+
 /// Lives one node's life.
 pub(super) struct Driver {
     site: Arc<Site>,
@@ -78,7 +95,7 @@ pub(super) struct Driver {
     engine_orders: mpsc::Sender<(OrderId, EngineOrder)>,
     donor_orders: mpsc::Sender<(OrderId, DonorOrder)>,
     gate: Arc<Gate>,
-    desk: Arc<Desk>,
+    beside: Beside,
     /// The data for a restore, staged and saved, as the node's life last heard of it.
     data: (DataSight, DataSight),
     /// Peers that copy this node, and when they last asked.
@@ -101,7 +118,7 @@ impl Driver {
         heard: mpsc::Receiver<Input>,
         inputs: &mpsc::Sender<Input>,
         reach: Reach,
-        desk: Arc<Desk>,
+        beside: Beside,
     ) -> Self {
         let clock = Clock::new();
         let desired = disk::load_desired(&site);
@@ -135,7 +152,7 @@ impl Driver {
         let desired = desired.map(Arc::new);
         let mark = desired.as_deref().map(mark_of);
         let mut report = make_report(&site, &life, desired.as_deref(), mark.clone(), phase, now);
-        desk.add_to(&mut report);
+        beside.add_to(&mut report, desired.as_deref());
         let view = watch::Sender::new(View {
             report,
             seeds: seeds_of(desired.as_deref()),
@@ -170,7 +187,7 @@ impl Driver {
             engine_orders,
             donor_orders,
             gate,
-            desk,
+            beside,
             data: (DataSight::Missing, DataSight::Missing),
             guests: HashMap::new(),
             writings,
@@ -408,7 +425,7 @@ impl Driver {
                 });
             }
             Order::SavePrevious { restore } => {
-                self.desk.save_previous(restore);
+                self.beside.desk.save_previous(restore);
                 return Some(Event::Done(id));
             }
             Order::ReadDonor => self.order_donor(id, DonorOrder::Read),
@@ -438,7 +455,7 @@ impl Driver {
 
     /// Tells the node's life what has become of the data that others prepare.
     fn look_at_desk(&mut self) {
-        let seen = (self.desk.staged(), self.desk.previous());
+        let seen = (self.beside.desk.staged(), self.beside.desk.previous());
         if seen == self.data {
             return;
         }
@@ -517,7 +534,7 @@ impl Driver {
             self.phase,
             now,
         );
-        self.desk.add_to(&mut report);
+        self.beside.add_to(&mut report, desired.as_deref());
         let view = View {
             report,
             seeds: seeds_of(desired.as_deref()),
@@ -637,6 +654,7 @@ fn make_report(
         findings: outline.findings,
         snapshot: None,
         restore: outline.restore,
+        compare: None,
         credentials: Vec::new(),
     }
 }

@@ -27,7 +27,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::shared::{INPUT_QUEUE, Input, Ports, Site};
-use crate::{http, plain, pulse, secure, snapshot, tunnel};
+use crate::{compare, http, plain, pulse, secure, snapshot, tunnel};
+
+pub(crate) use sockets::current as store_socket;
 
 /// `dynomite-sidecar run`
 #[derive(Args, Clone, Debug)]
@@ -158,14 +160,21 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let (inputs, heard) = mpsc::channel(INPUT_QUEUE);
     let credentials = secure::Credentials::watch(site.tls_dir.clone());
     let gate = Arc::<tunnel::Gate>::default();
+    let client = secure::Client::new(credentials.clone());
+    let comparer = Arc::new(compare::Comparer::new(Arc::clone(&site), client.clone()));
     let reach = donor::Reach {
-        client: secure::Client::new(credentials.clone()),
+        client,
         gate: Arc::clone(&gate),
     };
     let desk = Arc::new(snapshot::Desk::new(Arc::clone(&site))?);
-    let driver = driver::Driver::new(Arc::clone(&site), heard, &inputs, reach, Arc::clone(&desk));
+    let beside = driver::Beside {
+        desk: Arc::clone(&desk),
+        comparer: Arc::clone(&comparer),
+    };
+    let driver = driver::Driver::new(Arc::clone(&site), heard, &inputs, reach, beside);
     let view = driver.view();
     tokio::spawn(snapshot::attend(Arc::clone(&desk), view.clone()));
+    tokio::spawn(Arc::clone(&comparer).attend(view.clone()));
     tokio::spawn(pass_on_signals(inputs.clone())?);
     if let Some(file) = arguments.desired {
         let follow = desired_file::follow(file, Arc::clone(&site), view.clone(), inputs.clone());
@@ -191,7 +200,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         view.clone(),
         inputs.clone(),
         Arc::clone(&traffic),
-        desk,
+        secure::Asked { desk, comparer },
     );
     let tunnel = tunnel::serve(&site, credentials, view, inputs, traffic, gate);
     tokio::select! {

@@ -17,7 +17,7 @@ pub(super) fn is_exposed(site: &Site) -> bool {
 }
 
 /// Where the store can be reached now.
-pub(super) fn current(site: &Site) -> PathBuf {
+pub(crate) fn current(site: &Site) -> PathBuf {
     let private = site.store_private_socket();
     if private.exists() {
         private

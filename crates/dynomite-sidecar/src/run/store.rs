@@ -250,7 +250,7 @@ fn miss(error: &RedisError) -> Miss {
 }
 
 /// An error as the store worded it, its code first.
-fn words(error: &RedisError) -> String {
+pub(crate) fn words(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),

@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::donor::Reach;
-use super::driver::Driver;
+use super::driver::{Beside, Driver};
 use super::fakes::Fakes;
+use crate::compare::Comparer;
 use crate::fixture;
 use crate::secure::{Client, Credentials};
 use crate::shared::{INPUT_QUEUE, Input, ReplicationAsk, Site, View};
@@ -42,13 +43,16 @@ struct Node {
 impl Node {
     fn start(site: &Site) -> Self {
         let (inputs, heard) = mpsc::channel(INPUT_QUEUE);
+        let client = Client::new(Credentials::watch(site.tls_dir.clone()));
         let reach = Reach {
-            client: Client::new(Credentials::watch(site.tls_dir.clone())),
+            client: client.clone(),
             gate: Arc::default(),
         };
         let site = Arc::new(site.clone());
         let desk = Arc::new(Desk::new(Arc::clone(&site)).expect("a thread can be had"));
-        let driver = Driver::new(site, heard, &inputs, reach, desk);
+        let comparer = Arc::new(Comparer::new(Arc::clone(&site), client));
+        let beside = Beside { desk, comparer };
+        let driver = Driver::new(site, heard, &inputs, reach, beside);
         Self {
             view: driver.view(),
             inputs,

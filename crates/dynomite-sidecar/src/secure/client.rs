@@ -1,20 +1,22 @@
 //! This node's way to a donor's store: mutual TLS, then an upgraded connection.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dynomite_api::contract::{
-    Donor, PATH_CUT, PATH_REPLICATION, PATH_RING, Peer, RingView, UPGRADE_REPLICATION,
+    COMPARE_BODY_MAX, Donor, PATH_COMPARE, PATH_CUT, PATH_REPLICATION, PATH_RING, Peer, RingView,
+    UPGRADE_REPLICATION,
 };
 use dynomite_lifecycle::CutSight;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Empty, Full, Limited};
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
 use hyper::http::request;
 use hyper::upgrade::Upgraded;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde::Deserialize;
@@ -34,6 +36,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a donor may take to name a moment: writes are held meanwhile.
 const CUT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long another replica may take with one question of a comparison.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest moment or ring map that is read, bytes: what has been received
 /// of some thousand coordinators.
@@ -153,8 +158,22 @@ impl Client {
         Ok(TokioIo::new(upgraded))
     }
 
-    /// A connection to another node's sidecar, for one request.
-    async fn reach(&self, place: &Place<'_>) -> Result<SendRequest<Empty<Bytes>>, String> {
+    /// A way to another replica, for questions on behalf of `ask`; it is opened
+    /// with the first.
+    pub(crate) fn link(&self, to: Donor, ask: ReplicationAsk) -> Link {
+        Link {
+            client: self.clone(),
+            to,
+            ask,
+            sender: None,
+        }
+    }
+
+    /// A connection to another node's sidecar.
+    async fn reach<B>(&self, place: &Place<'_>) -> Result<SendRequest<B>, String>
+    where
+        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
         let configs = self
             .credentials
             .configs()
@@ -172,6 +191,50 @@ impl Client {
             .map_err(words)?;
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
+    }
+}
+
+/// A way to another replica that is kept between questions.
+#[derive(Debug)]
+pub(crate) struct Link {
+    client: Client,
+    to: Donor,
+    ask: ReplicationAsk,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Link {
+    /// Asks one question of a comparison.
+    ///
+    /// # Errors
+    /// In words why there is no answer; the replica's own words if it refused.
+    pub(crate) async fn ask(&mut self, question: Bytes) -> Result<Bytes, String> {
+        let asked = tokio::time::timeout(COMPARE_TIMEOUT, self.answer(question)).await;
+        let asked = asked.unwrap_or_else(|_| Err("it did not answer in time".to_owned()));
+        if asked.is_err() {
+            // What of it is still to come must not be taken for the next answer.
+            self.sender = None;
+        }
+        asked
+    }
+
+    async fn answer(&mut self, question: Bytes) -> Result<Bytes, String> {
+        if self.sender.as_ref().is_none_or(SendRequest::is_closed) {
+            self.sender = Some(self.client.reach(&Place::of(&self.to)).await?);
+        }
+        let Some(sender) = &mut self.sender else {
+            return Err("there is no connection".to_owned());
+        };
+        sender.ready().await.map_err(words)?;
+        let request = donor_request(PATH_COMPARE, &self.to, &self.ask).method(Method::POST);
+        let request = request.body(Full::new(question)).map_err(words)?;
+        let response = sender.send_request(request).await.map_err(words)?;
+        if response.status() != StatusCode::OK {
+            return Err(refusal(response).await);
+        }
+        let body = Limited::new(response.into_body(), COMPARE_BODY_MAX);
+        let body = body.collect().await.map_err(words)?;
+        Ok(body.to_bytes())
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `GET /v1/cut` | node | 200 with a moment of the store; 409 and why; 501 when the engine does not number |
 //! | `GET /v1/ring` | operator, node | 200 with the addresses in the engine's ring map |
 //! | `PUT /v1/credentials` | operator | 200 with the report: what opens object storage is held in memory |
+//! | `POST /v1/compare` | node | 200 with what the replica has of some keys, or one value; 409 and why |
 //! | `POST /v1/bucket` | operator | 200 with what came of a small work in object storage |
 //! | `GET /v1/replication`, `Upgrade: dynomite-replication` | node | 101, then the store's own bytes; 409 and why |
 //!
@@ -22,18 +23,19 @@ mod guard;
 mod identity;
 mod server;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::compare::Comparer;
 use crate::http;
 use crate::shared::{Input, Site, View};
 use crate::snapshot::Desk;
 use crate::tunnel::Traffic;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Link};
 pub(crate) use credentials::Credentials;
 use server::Server;
 
@@ -46,6 +48,15 @@ pub(crate) const HEADER_CLUSTER: &str = "dynomite-cluster-uid";
 /// The node name of the donor: in the request whom it means, in the answer who it is.
 pub(crate) const HEADER_DONOR: &str = "dynomite-donor";
 
+/// Who answers what is neither the driver's nor the engine's.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    /// Object storage.
+    pub(crate) desk: Arc<Desk>,
+    /// Comparisons with the other replicas.
+    pub(crate) comparer: Arc<Comparer>,
+}
+
 /// Serves the mutual-TLS port for as long as the task lives.
 ///
 /// # Errors
@@ -56,10 +67,10 @@ pub(crate) async fn serve(
     view: watch::Receiver<View>,
     inputs: mpsc::Sender<Input>,
     traffic: Arc<Traffic>,
-    desk: Arc<Desk>,
+    asked: Asked,
 ) -> anyhow::Result<()> {
     let listener = http::listen(site.listen, site.ports.secure)?;
-    let server = Server::new(credentials, inputs, view, traffic, site.admin(), desk);
+    let server = Server::new(credentials, inputs, view, traffic, site.admin(), asked);
     server.run(listener).await;
     Ok(())
 }

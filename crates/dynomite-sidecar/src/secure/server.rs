@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dynomite_api::Token;
 use dynomite_api::contract::{
-    BucketRequest, MAX_SMALL_OBJECT, NodeDesired, NodeReport, PATH_BUCKET, PATH_CREDENTIALS,
-    PATH_CUT, PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, PATH_RING, PREFIX_ADMIN,
-    UPGRADE_REPLICATION,
+    BucketRequest, COMPARE_BODY_MAX, CompareQuestion, MAX_SMALL_OBJECT, NodeDesired, NodeReport,
+    PATH_BUCKET, PATH_COMPARE, PATH_CREDENTIALS, PATH_CUT, PATH_DESIRED, PATH_REPLICATION,
+    PATH_REPORT, PATH_RING, PREFIX_ADMIN, UPGRADE_REPLICATION,
 };
 use dynomite_lifecycle::{CutSight, Word};
 use http_body_util::Full;
@@ -28,11 +28,11 @@ use tokio_rustls::server::TlsStream;
 use super::credentials::Credentials;
 use super::guard::guarded;
 use super::identity::Identity;
-use super::{HEADER_CLUSTER, HEADER_DONOR, HEADER_NODE, HEADER_TOKEN};
+use super::{Asked, HEADER_CLUSTER, HEADER_DONOR, HEADER_NODE, HEADER_TOKEN};
+use crate::compare::Reply;
 use crate::engine_rest as engine;
 use crate::http::{self, Answer, Door, failure, wrong_method};
 use crate::shared::{Input, ReplicationAsk, View};
-use crate::snapshot::Desk;
 use crate::tunnel::{Traffic, pipe};
 
 /// Connections at a time: the operator's, those of the peers of this token,
@@ -74,7 +74,7 @@ pub(super) struct Server {
     streams: Arc<Semaphore>,
     /// The engine's REST.
     admin: SocketAddr,
-    desk: Arc<Desk>,
+    asked: Asked,
 }
 
 /// What is asked for.
@@ -84,6 +84,7 @@ enum Route {
     Report,
     Replication,
     Cut,
+    Compare,
     Ring,
     Told(Word),
     Credentials,
@@ -105,6 +106,7 @@ impl Route {
             PATH_REPORT => Some(Self::Report),
             PATH_REPLICATION => Some(Self::Replication),
             PATH_CUT => Some(Self::Cut),
+            PATH_COMPARE => Some(Self::Compare),
             PATH_RING => Some(Self::Ring),
             PATH_CREDENTIALS => Some(Self::Credentials),
             PATH_BUCKET => Some(Self::Bucket),
@@ -123,7 +125,7 @@ impl Route {
     fn methods(self) -> &'static [Method] {
         match self {
             Self::Desired | Self::Credentials => &[Method::PUT],
-            Self::Bucket => &[Method::POST],
+            Self::Bucket | Self::Compare => &[Method::POST],
             Self::Report | Self::Replication | Self::Cut | Self::Ring => &[Method::GET],
             Self::Told(_) => &[Method::POST, Method::GET],
         }
@@ -135,7 +137,7 @@ impl Route {
             Self::Report | Self::Ring => {
                 matches!(identity, Identity::Operator | Identity::Node)
             }
-            Self::Replication | Self::Cut => *identity == Identity::Node,
+            Self::Replication | Self::Cut | Self::Compare => *identity == Identity::Node,
             Self::Told(_) => matches!(identity, Identity::Operator | Identity::Admin),
         }
     }
@@ -151,15 +153,15 @@ struct Conflict<'a> {
 }
 
 impl Server {
-    /// A server that asks the driver through `inputs`, the engine at `admin` and
-    /// object storage through `desk`, and counts its copies in `traffic`.
+    /// A server that asks the driver through `inputs`, the engine at `admin`,
+    /// object storage and comparisons through `asked`, and counts its copies in `traffic`.
     pub(crate) fn new(
         credentials: Credentials,
         inputs: mpsc::Sender<Input>,
         view: watch::Receiver<View>,
         traffic: Arc<Traffic>,
         admin: SocketAddr,
-        desk: Arc<Desk>,
+        asked: Asked,
     ) -> Self {
         Self {
             credentials,
@@ -168,7 +170,7 @@ impl Server {
             traffic,
             streams: Arc::new(Semaphore::new(STREAMS)),
             admin,
-            desk,
+            asked,
         }
     }
 
@@ -231,7 +233,7 @@ impl Server {
 
     async fn answer(self, request: Request<Incoming>, identity: &Identity) -> Answer {
         let Some(route) = Route::of(request.uri().path()) else {
-            let remedy = "ask for /v1/desired, /v1/report, /v1/replication, /v1/cut, /v1/ring, \
+            let remedy = "ask for /v1/desired, /v1/report, /v1/replication, /v1/cut, /v1/compare, /v1/ring, \
                           /v1/credentials, /v1/bucket, or \
                           start, stop, startstorageprocess, stopstorageprocess of /REST/v1/admin";
             return failure(StatusCode::NOT_FOUND, "no such path", remedy);
@@ -251,6 +253,7 @@ impl Server {
             Route::Report => self.report(identity),
             Route::Replication => self.replication(request).await,
             Route::Cut => self.cut(request).await,
+            Route::Compare => self.compare(request).await,
             Route::Ring => self.ring(request).await,
             Route::Told(word) => self.told(word, identity).await,
             Route::Credentials => self.credentials(request).await,
@@ -308,9 +311,9 @@ impl Server {
             let remedy = "send credentials of this version";
             return failure(StatusCode::BAD_REQUEST, "these are no credentials", remedy);
         };
-        self.desk.take_credentials(credentials);
+        self.asked.desk.take_credentials(credentials);
         let mut report = self.view.borrow().report.clone();
-        self.desk.add_to(&mut report);
+        self.asked.desk.add_to(&mut report);
         http::json(StatusCode::OK, &report)
     }
 
@@ -327,7 +330,7 @@ impl Server {
                 return failure(StatusCode::BAD_REQUEST, error.to_string(), remedy);
             }
         };
-        http::json(StatusCode::OK, &self.desk.small(request).await)
+        http::json(StatusCode::OK, &self.asked.desk.small(request).await)
     }
 
     fn report(&self, identity: &Identity) -> Answer {
@@ -358,8 +361,8 @@ impl Server {
         .map_err(|error| Box::new(failure(StatusCode::SERVICE_UNAVAILABLE, error, "try again")))
     }
 
-    /// Whether a peer may copy this node now; the answer to send if not.
-    async fn grant(&self, headers: &HeaderMap) -> Result<ReplicationAsk, Box<Answer>> {
+    /// Which peer asks, if it means this node; the answer to send if not.
+    fn asker(&self, headers: &HeaderMap) -> Result<ReplicationAsk, Box<Answer>> {
         let refused = |status, error: String, remedy| Err(Box::new(failure(status, error, remedy)));
         let ask = match replication_ask(headers) {
             Ok(ask) => ask,
@@ -372,6 +375,13 @@ impl Server {
             let remedy = "look the donor's address up again";
             return refused(StatusCode::CONFLICT, error, remedy);
         }
+        Ok(ask)
+    }
+
+    /// Whether a peer may copy this node now; the answer to send if not.
+    async fn grant(&self, headers: &HeaderMap) -> Result<ReplicationAsk, Box<Answer>> {
+        let refused = |status, error: String, remedy| Err(Box::new(failure(status, error, remedy)));
+        let ask = self.asker(headers)?;
         let granted = self.ask(|reply| Input::Replication(ask.clone(), reply));
         match granted.await? {
             Ok(()) => Ok(ask),
@@ -391,6 +401,31 @@ impl Server {
                 failure(StatusCode::NOT_IMPLEMENTED, why, remedy)
             }
             Err(why) => failure(StatusCode::CONFLICT, why, "try again"),
+        }
+    }
+
+    /// A question of another replica that compares.
+    async fn compare(self, request: Request<Incoming>) -> Answer {
+        let ask = match self.asker(request.headers()) {
+            Ok(ask) => ask,
+            Err(answer) => return *answer,
+        };
+        let body = match http::body(request, COMPARE_BODY_MAX).await {
+            Ok(body) => body,
+            Err(answer) => return *answer,
+        };
+        let question: CompareQuestion = match serde_json::from_slice(&body) {
+            Ok(question) => question,
+            Err(error) => {
+                let remedy = "ask as the nodes of this version do";
+                return failure(StatusCode::BAD_REQUEST, error.to_string(), remedy);
+            }
+        };
+        let view = self.view.borrow().clone();
+        match self.asked.comparer.answer(&view, &ask, question).await {
+            Ok(Reply::Json(body)) => http::text(StatusCode::OK, "application/json", body),
+            Ok(Reply::Value(body)) => http::text(StatusCode::OK, "application/octet-stream", body),
+            Err(why) => failure(StatusCode::CONFLICT, why, "try again in the next round"),
         }
     }
 

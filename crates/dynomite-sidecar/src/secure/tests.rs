@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsConnector;
 
 use super::*;
+use crate::compare::Comparer;
 use crate::fixture::{self, DOMAIN, NODE};
 use crate::http;
 use crate::shared::{Input, Refused, ReplicationAsk, View};
@@ -38,13 +39,13 @@ use crate::tunnel::{Traffic, Tunnel};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -80,7 +81,7 @@ impl Authority {
     }
 
     /// Lays the files of a Secret out.
-    fn files(&self, dir: &Path, name: &str) {
+    pub(crate) fn files(&self, dir: &Path, name: &str) {
         let (certificate, key) = self.sign(&[name], false);
         fs::write(dir.join("tls.crt"), certificate).unwrap();
         fs::write(dir.join("tls.key"), key).unwrap();
@@ -168,13 +169,15 @@ impl Node {
         let pages = Arc::<Pages>::default();
         tokio::spawn(rest(engine, pages.clone()));
         let desk = Arc::new(Desk::new(Arc::new(fixture::site())).unwrap());
+        let client = Client::new(credentials.clone());
+        let comparer = Arc::new(Comparer::new(Arc::new(fixture::site()), client));
         let server = Server::new(
             credentials.clone(),
             inputs,
             shown,
             traffic.clone(),
             admin,
-            desk,
+            Asked { desk, comparer },
         );
         tokio::spawn(server.run(listener));
         Self {
