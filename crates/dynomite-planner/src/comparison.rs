@@ -25,8 +25,9 @@ const CALM: SignedDuration = SignedDuration::from_secs(60);
 /// When a comparison that was broken off is tried again.
 const AGAIN: SignedDuration = SignedDuration::from_mins(5);
 
-/// A reason for which a round ends early and nothing is wrong.
-const WITHDRAWN: &str = "Withdrawn";
+/// Reasons for which a round ends early when the ring changes meanwhile: it is
+/// tried again, and what is wrong is told elsewhere.
+const PASSING: [&str; 3] = ["Withdrawn", "ReplicaAway", "StoreAway"];
 
 /// What is compared now, and when that is to be decided anew.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,11 +80,14 @@ pub(crate) fn next(
             due: Some(due),
         };
     }
-    let known = of.said.iter().flat_map(|said| {
-        let last = said.last.as_ref().map(|last| last.round);
-        [last, said.ordered].into_iter().flatten()
-    });
-    of.round(known.max().unwrap_or(0).saturating_add(1))
+    let led = of
+        .said
+        .iter()
+        .filter_map(|said| Some(said.last.as_ref()?.round));
+    let after = led.max().unwrap_or(0).saturating_add(1);
+    // One that only some have been told of yet is this one.
+    let told = of.said.iter().filter_map(|said| said.ordered);
+    of.round(told.fold(after, u64::max))
 }
 
 /// Whether a comparison may go on: nobody copies, leaves, or is behind, and no
@@ -238,5 +242,5 @@ pub(crate) fn left(node: &Node<'_>) -> u64 {
 /// Why a node could not compare its token.
 pub(crate) fn failed<'n>(node: &'n Node<'_>) -> Option<&'n str> {
     let broken = ended(node)?.broken.as_ref()?;
-    (broken.reason != WITHDRAWN).then_some(&broken.message)
+    (!PASSING.contains(&broken.reason.as_str())).then_some(&broken.message)
 }

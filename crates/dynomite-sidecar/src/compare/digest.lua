@@ -1,6 +1,6 @@
 -- What a store has of a key, told without moving it: a digest of type and content that does
 -- not depend on how the store encodes it, and the moment at which it expires.
-local BYTES, ELEMENTS = 1048576, 8192
+local BYTES, ELEMENTS = 1048576, 4096
 -- Elements and bytes are counted together, so that no call takes long.
 local work = 0
 

@@ -6,7 +6,7 @@ use dynomite_api::contract::{Broken, COMPARE_LEVEL_MAX, Key, KeyVote, Leveled};
 use dynomite_lifecycle::{Comparison, Verdict, unchanged, verdict};
 use tokio::time::Instant;
 
-use super::{Comparer, Replicas, Work, forget, held, own};
+use super::{Comparer, Replicas, Work, own};
 
 /// After a step the comparison rests so many times as long as the step took: a
 /// tenth of the time is all it takes of store and sidecar.
@@ -18,6 +18,12 @@ const REST_LEAST: Duration = Duration::from_millis(5);
 /// The longest rest; a step that took long waited for something.
 const REST_MOST: Duration = Duration::from_secs(1);
 
+/// How long the other replicas may take to learn of the round.
+const MEETING: Duration = Duration::from_secs(30);
+
+/// How often they are asked until then.
+const MEETING_LOOK: Duration = Duration::from_millis(200);
+
 /// Keys that have their second look at once.
 const SECOND_LOOKS: usize = 64;
 
@@ -27,6 +33,7 @@ impl Comparer {
         let mut replicas = Replicas::new(self, work);
         let began = Instant::now();
         let mut round = Comparison::default();
+        meet(&mut replicas).await?;
         // First the own keys, then what only others have.
         let own = replicas.own;
         let others = (0..replicas.count()).filter(|at| own != Some(*at));
@@ -78,9 +85,9 @@ impl Comparer {
     ) -> Result<String, Broken> {
         let mine = replicas.own == Some(at);
         let mut found = if mine {
-            let mut own = self.with_own().await?;
-            let keys = held(&mut own).keys(&cursor).await;
-            forget(&mut own, keys).map_err(|why| own::away(&why))?
+            let mut lent = self.own().await?;
+            let keys = lent.own.keys(&cursor).await;
+            lent.back(keys).map_err(|why| own::away(&why))?
         } else {
             replicas.keys(at, cursor).await?
         };
@@ -230,12 +237,28 @@ impl Comparer {
             _ => None,
         };
         let becomes = value.as_ref().map(|(dump, at)| (&dump[..], *at));
-        let mut store = self.with_own().await.map_err(words)?;
-        let leveled = held(&mut store).level(key, &votes[own], becomes).await;
-        if forget(&mut store, leveled)? {
+        let mut lent = self.own().await.map_err(words)?;
+        let leveled = lent.own.level(key, &votes[own], becomes).await;
+        if lent.back(leveled)? {
             Ok(true)
         } else {
             Err(written())
         }
     }
+}
+
+/// Waits until every other replica has been told of the round: the operator hands
+/// documents out one after the other.
+async fn meet(replicas: &mut Replicas<'_>) -> Result<(), Broken> {
+    let deadline = Instant::now() + MEETING;
+    for at in 0..replicas.count() {
+        while replicas.own != Some(at) {
+            match replicas.keys(at, "0".to_owned()).await {
+                Ok(_) => break,
+                Err(broken) if Instant::now() >= deadline => return Err(broken),
+                Err(_) => tokio::time::sleep(MEETING_LOOK).await,
+            }
+        }
+    }
+    Ok(())
 }

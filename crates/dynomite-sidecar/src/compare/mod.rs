@@ -197,22 +197,21 @@ impl Comparer {
         let Some(work) = work else {
             return Err("this node was not told of this comparison".to_owned());
         };
-        let own = || self.with_own();
         match question.ask {
             CompareAsk::Keys { cursor } => {
-                let mut own = own().await.map_err(|broken| broken.message)?;
-                let keys = held(&mut own).keys(&cursor).await;
-                json(&forget(&mut own, keys)?)
+                let mut lent = self.own().await.map_err(words)?;
+                let keys = lent.own.keys(&cursor).await;
+                json(&lent.back(keys)?)
             }
             CompareAsk::Votes { keys } if keys.len() <= COMPARE_KEYS_MAX && !keys.is_empty() => {
-                let mut own = own().await.map_err(|broken| broken.message)?;
-                let votes = held(&mut own).votes(&keys).await;
-                json(&forget(&mut own, votes)?)
+                let mut lent = self.own().await.map_err(words)?;
+                let votes = lent.own.votes(&keys).await;
+                json(&lent.back(votes)?)
             }
             CompareAsk::Value { key, is } => {
-                let mut own = own().await.map_err(|broken| broken.message)?;
-                let value = held(&mut own).value(&key, &is).await;
-                let value = forget(&mut own, value)?;
+                let mut lent = self.own().await.map_err(words)?;
+                let value = lent.own.value(&key, &is).await;
+                let value = lent.back(value)?;
                 let value = value.ok_or("the key is another than it was")?;
                 Ok(Reply::Value(value.into()))
             }
@@ -224,36 +223,41 @@ impl Comparer {
         }
     }
 
-    /// The connection to the own store.
-    async fn with_own(&self) -> Result<OwnGuard<'_>, Broken> {
-        let mut own = self.own.lock().await;
-        if own.is_none() {
-            let socket = crate::run::store_socket(&self.site);
-            *own = Some(Own::open(&socket).await?);
-        }
-        Ok(own)
+    /// The connection to the own store, for one question.
+    async fn own(&self) -> Result<Lent<'_>, Broken> {
+        let mut place = self.own.lock().await;
+        let own = match place.take() {
+            Some(own) => own,
+            None => Own::open(&crate::run::store_socket(&self.site)).await?,
+        };
+        Ok(Lent { place, own })
     }
 
     async fn own_votes(&self, keys: &[Key]) -> Result<Vec<KeyVote>, Broken> {
-        let mut own = self.with_own().await?;
-        let votes = held(&mut own).votes(keys).await;
-        forget(&mut own, votes).map_err(|why| own::away(&why))
+        let mut lent = self.own().await?;
+        let votes = lent.own.votes(keys).await;
+        lent.back(votes).map_err(|why| own::away(&why))
     }
 }
 
-type OwnGuard<'a> = tokio::sync::MutexGuard<'a, Option<Own>>;
-
-/// The connection that [`Comparer::with_own`] has just made sure of.
-fn held<'a>(own: &'a mut OwnGuard<'_>) -> &'a mut Own {
-    own.as_mut().expect("it was opened under this lock")
+/// The connection to the own store. It is given back after an answer; after an error,
+/// or when nobody waits for the answer any more, the next question opens another one.
+struct Lent<'a> {
+    place: tokio::sync::MutexGuard<'a, Option<Own>>,
+    own: Own,
 }
 
-/// After an error the next question opens a connection anew.
-fn forget<T>(own: &mut OwnGuard<'_>, answer: Result<T, String>) -> Result<T, String> {
-    if answer.is_err() {
-        **own = None;
+impl Lent<'_> {
+    fn back<T>(mut self, answer: Result<T, String>) -> Result<T, String> {
+        if answer.is_ok() {
+            *self.place = Some(self.own);
+        }
+        answer
     }
-    answer
+}
+
+fn words(broken: Broken) -> String {
+    broken.message
 }
 
 fn json(value: &impl Serialize) -> Result<Reply, String> {

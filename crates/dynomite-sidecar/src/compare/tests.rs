@@ -70,7 +70,7 @@ impl Replicas {
             replicas: self.0.iter().map(|replica| replica.node.clone()).collect(),
             repair,
         };
-        for replica in self.0.iter().rev() {
+        for replica in &self.0 {
             replica.view.send_modify(|view| {
                 let desired = view.desired.as_deref().expect("it has one");
                 view.desired = Some(Arc::new(NodeDesired {
@@ -290,7 +290,7 @@ async fn what_is_being_written_is_left_alone_and_found_when_it_rests() {
         };
         let last = tokio::select! {
             last = replicas.ended(1) => last,
-            () = written => unreachable!("it is endless"),
+            _ = written => unreachable!("it is endless"),
         };
         assert_eq!((last.found.different, last.found.repaired), (0, 0));
         let value = |at: usize| -> i64 {

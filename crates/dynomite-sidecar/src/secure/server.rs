@@ -222,8 +222,8 @@ impl Server {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let answer = self.answer(request, &identity).await;
         let status = answer.status().as_u16();
-        if method == Method::GET && status == 200 {
-            // The operator asks every few seconds.
+        if (method == Method::GET || path == PATH_COMPARE) && status == 200 {
+            // The operator asks every few seconds, a replica that compares more often.
             tracing::debug!(%identity, %from, %method, path, status, "answered");
         } else {
             tracing::info!(%identity, %from, %method, path, status, "answered");
