@@ -377,6 +377,12 @@ impl View<'_> {
             let message = format!("node {node} does not hear node {coordinator}");
             return Verdict::new(of, Some(false), "NodeCutOff", message);
         }
+        let differ = |node: &&Node<'_>| crate::comparison::left(node) > 0;
+        if let Some(node) = self.ring.nodes.iter().find(differ) {
+            let keys = crate::comparison::left(node);
+            let message = format!("{keys} keys of node {} and its replicas differ", node.name);
+            return Verdict::new(of, Some(false), "ReplicasDiffer", message);
+        }
         if let Some(node) = levels.unnumbered() {
             let message = format!(
                 "the engine of node {node} does not number its writes: nobody knows which it missed, and a copy may lose or repeat the writes of a moment"
@@ -386,12 +392,6 @@ impl View<'_> {
         if self.ring.nodes.iter().any(|node| !node.proven()) {
             let message = "a node is not compared with its replicas before its data is proven";
             return Verdict::new(of, None, "NodesNotReady", message);
-        }
-        let differ = |node: &&Node<'_>| crate::comparison::left(node) > 0;
-        if let Some(node) = self.ring.nodes.iter().find(differ) {
-            let keys = crate::comparison::left(node);
-            let message = format!("{keys} keys of node {} and its replicas differ", node.name);
-            return Verdict::new(of, Some(false), "ReplicasDiffer", message);
         }
         let message = "the nodes of each token have received the same writes";
         Verdict::new(of, Some(true), "Level", message)
