@@ -117,7 +117,8 @@ fn replicas<'r, 'a>(ring: &'r Ring<'a>, token: Token) -> Option<Replicas<'r, 'a>
     Some(Replicas { token, nodes, said })
 }
 
-fn said<'n>(node: &'n Node<'_>) -> Option<&'n CompareReport> {
+/// What a node says of comparisons, if it knows what that is.
+pub(crate) fn said<'n>(node: &'n Node<'_>) -> Option<&'n CompareReport> {
     node.report.as_ref().ok()?.compare.as_ref()
 }
 
@@ -221,11 +222,6 @@ pub(crate) fn order(
         replicas,
         repair: cluster.spec.compare.repair,
     })
-}
-
-/// The round that a node has been told of, if it knows what a comparison is.
-pub(crate) fn ordered(node: &Node<'_>) -> Option<Option<u64>> {
-    said(node).map(|said| said.ordered)
 }
 
 /// The last comparison that a node has led to its end.

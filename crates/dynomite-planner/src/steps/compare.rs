@@ -17,9 +17,10 @@ pub(super) fn compare(pass: &Pass<'_>) -> Step {
         step.wake(due);
     }
     for node in &pass.ring.nodes {
-        let Some(ordered) = comparison::ordered(node) else {
+        let Some(said) = comparison::said(node) else {
             continue;
         };
+        let ordered = said.ordered;
         let order = comparison::order(pass.cluster, pass.ring, &next, node);
         let wanted = order.map(|order| order.round);
         let begins = wanted.is_some() && pass.is_moving();

@@ -1,7 +1,7 @@
 //! Real stores behind real sidecars' mutual-TLS ports, whose data differs.
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use dynomite_api::contract::{CN_NODE, Donor};
@@ -51,7 +51,7 @@ impl Replicas {
     }
 
     /// The same data in each, in different encodings.
-    fn filled(server: &PathBuf, count: usize) -> Self {
+    fn filled(server: &Path, count: usize) -> Self {
         let more = |at: usize| if at == 1 { &OTHER_ENCODINGS[..] } else { &[] };
         let stores: Vec<Store> = (0..count)
             .map(|at| Store::start(server, more(at)))
