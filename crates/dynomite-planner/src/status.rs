@@ -378,7 +378,8 @@ impl View<'_> {
             return Verdict::new(of, Some(false), "NodeCutOff", message);
         }
         let differ = |node: &&Node<'_>| crate::comparison::left(node) > 0;
-        if let Some(node) = self.ring.nodes.iter().find(differ) {
+        let compared = self.cluster.spec.compare.enabled;
+        if let Some(node) = self.ring.nodes.iter().find(differ).filter(|_| compared) {
             let keys = crate::comparison::left(node);
             let message = format!("{keys} keys of node {} and its replicas differ", node.name);
             return Verdict::new(of, Some(false), "ReplicasDiffer", message);

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::compare::Comparer;
 use crate::launch;
 use crate::run::{disk, everywhere, own_address};
 use crate::secure;
@@ -87,13 +88,20 @@ async fn run(site: Site) -> anyhow::Result<ExitCode> {
     let view = watch::Sender::new(view(&site));
     let seen = view.subscribe();
     scratch(&site, &gate, &desk, &inputs, heard);
+    // Without a desired document it answers nobody.
+    let client = secure::Client::new(credentials.clone());
+    let comparer = Arc::new(Comparer::new(Arc::clone(&site), client));
+    let asked = secure::Asked {
+        desk: Arc::clone(&desk),
+        comparer,
+    };
     let secure = secure::serve(
         &site,
         credentials.clone(),
         seen.clone(),
         inputs.clone(),
         Arc::default(),
-        Arc::clone(&desk),
+        asked,
     );
     let traffic = Arc::default();
     let tunnel = tunnel::serve(&site, credentials, seen, inputs, traffic, gate);
@@ -201,6 +209,7 @@ fn view(site: &Site) -> View {
             findings: Vec::new(),
             snapshot: None,
             restore: None,
+            compare: None,
             credentials: Vec::new(),
         },
         desired: None,

@@ -34,7 +34,8 @@ fn three_zones_serve_what_one_rack_has_written() -> Result<()> {
 fn check_differences(cluster: &Cluster, ring: &Ring) -> Result<()> {
     let uids = ring.pod_uids()?;
     let compare = |repair: bool| {
-        ring.patch(&json!({"spec": {"compare": {"intervalSeconds": 10, "repair": repair}}}))
+        let spec = json!({"enabled": true, "intervalSeconds": 10, "repair": repair});
+        ring.patch(&json!({"spec": {"compare": spec}}))
     };
     compare(false)?;
     let racks = ["dc1-a", "dc1-b", "dc1-c"];

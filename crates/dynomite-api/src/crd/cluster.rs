@@ -330,8 +330,8 @@ pub struct WarmUpSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CompareSpec {
-    /// Whether they are compared at all.
-    #[serde(default = "yes")]
+    /// Whether they are compared at all. It is new, and to be switched on.
+    #[serde(default)]
     pub enabled: bool,
     /// How long after a comparison of a token the next one begins, seconds. A
     /// token is also compared soon after one of its nodes was restarted or
@@ -348,7 +348,7 @@ pub struct CompareSpec {
 impl Default for CompareSpec {
     fn default() -> Self {
         Self {
-            enabled: true,
+            enabled: false,
             interval_seconds: default_compare_interval(),
             repair: true,
         }

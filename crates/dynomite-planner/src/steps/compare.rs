@@ -70,8 +70,11 @@ fn tell(node: &Node<'_>, ordered: Option<u64>, step: &mut Step) {
 }
 
 fn found(pass: &Pass<'_>, node: &Node<'_>, step: &mut Step) {
+    if !pass.cluster.spec.compare.enabled {
+        return;
+    }
     let keys = comparison::left(node);
-    if keys > 0 && pass.cluster.spec.compare.enabled {
+    if keys > 0 {
         step.wait(Wait::ReplicasDiffer {
             node: node.name.clone(),
             keys,
@@ -97,6 +100,7 @@ mod tests {
 
     fn world(racks: usize, nodes: u32) -> World {
         let mut world = World::settled(racks, nodes);
+        world.edit(|spec| spec.compare.enabled = true);
         for life in world.lives.values_mut() {
             life.compare = Some(CompareReport::default());
         }
