@@ -104,9 +104,20 @@ fn same(left: &KeyVote, right: &KeyVote) -> bool {
 
 /// Whether every replica has what it had. An expiry that comes by the
 /// remaining time is told differently by a millisecond now and then.
-pub fn unchanged(now: &[KeyVote], before: &[KeyVote]) -> bool {
+fn unchanged(now: &[KeyVote], before: &[KeyVote]) -> bool {
     let mut pairs = now.iter().zip(before);
     now.len() == before.len() && pairs.all(|(now, before)| same(now, before))
+}
+
+/// Whether a key may be repaired: every replica has what it had, or has got the
+/// value that counted since. Replicas are repaired one after the other, and what
+/// one has been given must not keep the next from the same.
+pub fn repairable(now: &[KeyVote], before: &[KeyVote]) -> bool {
+    let Verdict::Differ { winner, losers } = verdict(before) else {
+        return false;
+    };
+    let given = |at: usize| losers.contains(&at) && same(&now[at], &before[winner]);
+    now.len() == before.len() && (0..now.len()).all(|at| same(&now[at], &before[at]) || given(at))
 }
 
 /// A key that differs for good.
@@ -281,6 +292,49 @@ mod tests {
             ("a", Verdict::Same),
         ] {
             assert_eq!(verdict(&votes(text)), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_repair_of_one_replica_does_not_stop_that_of_the_next() {
+        for (before, now, want) in [
+            ("a b c", "a b c", true),
+            ("a b c", "a a c", true),
+            ("- b c", "b b c", true),
+            ("a - -", "- - -", true),
+            // Written meanwhile, whoever has it.
+            ("a b c", "d b c", false),
+            ("a b c", "a d c", false),
+            ("a b c", "b b c", false),
+            ("e a b", "a a b", false),
+            ("a b c", "a b", false),
+            ("a a a", "a a a", false),
+        ] {
+            assert_eq!(repairable(&votes(now), &votes(before)), want, "{now}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_order_of_repairs_ends_with_the_value_that_counted(
+            words in prop::collection::vec(prop::sample::select(vec!["-", "e", "a", "b", "c"]), 1..6),
+            turns in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+        ) {
+            let before = votes(&words.join(" "));
+            let Verdict::Differ { winner, losers } = verdict(&before) else {
+                return Ok(());
+            };
+            let mut now = before.clone();
+            for turn in turns.iter().map(|turn| losers[turn.index(losers.len())]).chain(losers.clone()) {
+                prop_assert!(repairable(&now, &before));
+                if let Verdict::Differ { winner: counts, losers } = verdict(&now)
+                    && losers.contains(&turn)
+                {
+                    prop_assert_eq!(&now[counts], &before[winner]);
+                    now[turn] = now[counts].clone();
+                }
+            }
+            prop_assert_eq!(verdict(&now), Verdict::Same);
         }
     }
 

@@ -61,7 +61,7 @@ mod warm_up;
 mod watched;
 
 pub use accept::{Refusal, accept};
-pub use comparison::{Comparison, Difference, Verdict, unchanged, verdict};
+pub use comparison::{Comparison, Difference, Verdict, repairable, verdict};
 pub use effect::{Addressee, Effect, Note, Order};
 pub use event::{
     CutSight, DataSight, DonorSight, EngineObservation, EngineSight, Event, OrderId, PingAnswer,

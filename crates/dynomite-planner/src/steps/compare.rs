@@ -100,7 +100,7 @@ mod tests {
 
     fn world(racks: usize, nodes: u32) -> World {
         let mut world = World::settled(racks, nodes);
-        world.edit(|spec| spec.compare.enabled = true);
+        world.resource.spec.compare.enabled = true;
         for life in world.lives.values_mut() {
             life.compare = Some(CompareReport::default());
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dynomite_api::contract::{Broken, COMPARE_LEVEL_MAX, Key, KeyVote, Leveled};
-use dynomite_lifecycle::{Comparison, Verdict, unchanged, verdict};
+use dynomite_lifecycle::{Comparison, Verdict, repairable, verdict};
 use tokio::time::Instant;
 
 use super::{Comparer, Replicas, Work, own};
@@ -220,7 +220,7 @@ impl Comparer {
             .await
             .map_err(words)?;
         let votes = votes.into_iter().next().unwrap_or_default();
-        if !unchanged(&votes, before) {
+        if !repairable(&votes, before) {
             return Err(written());
         }
         let Verdict::Differ { winner, losers } = verdict(&votes) else {
