@@ -60,25 +60,25 @@ pub fn verdict(votes: &[KeyVote]) -> Verdict {
         return Verdict::Unclear;
     }
     let counting = |at: &usize| votes[*at] != KeyVote::Abstains;
-    let voters: Vec<usize> = (0..votes.len()).filter(counting).collect();
+    let having: Vec<usize> = (0..votes.len()).filter(counting).collect();
     let agreeing = |with: usize| {
-        let agree = voters.iter().filter(|at| same(&votes[**at], &votes[with]));
+        let agree = having.iter().filter(|at| same(&votes[**at], &votes[with]));
         agree.count()
     };
     // Expiries are near each other or not, so it matters with which one all agree.
-    if voters.is_empty() || voters.iter().any(|at| agreeing(*at) == voters.len()) {
+    if having.is_empty() || having.iter().any(|at| agreeing(*at) == having.len()) {
         return Verdict::Same;
     }
-    let majority = voters.iter().find(|at| agreeing(**at) * 2 > votes.len());
+    let majority = having.iter().find(|at| agreeing(**at) * 2 > votes.len());
     let valued = |at: &&usize| matches!(votes[**at], KeyVote::Value { .. });
-    let winner = majority.or_else(|| voters.iter().find(valued));
+    let winner = majority.or_else(|| having.iter().find(valued));
     let Some(&winner) = winner else {
         return Verdict::Unclear;
     };
     let differs = |at: &usize| !same(&votes[*at], &votes[winner]);
     Verdict::Differ {
         winner,
-        losers: voters.iter().copied().filter(differs).collect(),
+        losers: having.iter().copied().filter(differs).collect(),
     }
 }
 
