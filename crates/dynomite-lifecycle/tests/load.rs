@@ -452,6 +452,11 @@ fn a_pod_that_comes_after_a_load_that_was_cut_off_says_that_it_has_nothing() {
 fn a_node_that_was_never_touched_says_so_when_it_is_told_to_go_back() {
     let mut world = alone();
     let before = has(&world);
+    world.files = Some(before.clone());
+    // Without a proof, but with what it had: its store has read its files again.
+    world.kill(ProcessName::Store);
+    world.steps(50);
+    assert_eq!(world.outline().proof.kind, ProofKind::Unproven);
     tell_alone(&mut world, RestoreGoal::Revert, 0);
     world.until("refused", is_failed);
     let Some(RestoreState::Failed { touched, retry, .. }) = state(&world) else {
