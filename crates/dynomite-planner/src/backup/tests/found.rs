@@ -10,11 +10,21 @@ fn lost() -> (World, String) {
         ask_for(&mut world, name);
         until_ended(&mut world, name);
     }
-    let text = |text: &str| text.replace("cluster-uid", "earlier-uid");
+    // No two backups have the same suffix, whatever ring they are of.
+    let id = said(&world, "monday").id;
+    let suffix = id.split('-').nth(1).expect("it has one").to_owned();
+    let text = |text: &str| {
+        let text = text.replace("cluster-uid", "earlier-uid");
+        text.replace(&suffix, "00000000000000aa")
+    };
     let status = said(&world, "monday");
     let manifest = format!("{}manifest.json", status.directory);
     let content = text(&world.storage.objects[&manifest]);
     world.storage.objects.insert(text(&manifest), content);
+    // The made-up stores say no version, and read the oldest format only.
+    for object in world.storage.objects.values_mut() {
+        *object = object.replace("REDIS0010", "REDIS0009");
+    }
     world.observed.backups.clear();
     world.settle();
     (world, text(&status.directory))
