@@ -247,7 +247,8 @@ fn phase(world: &World) -> RestorePhase {
 
 fn message(world: &World) -> String {
     let status = world.observed.restores[NAME].status.clone();
-    let status = status.expect("it has one");
+    // One that has not begun says nothing yet.
+    let status = status.unwrap_or_default();
     format!("{}: {}", status.reason, status.message)
 }
 
