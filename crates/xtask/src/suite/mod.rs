@@ -297,6 +297,17 @@ impl<'a> Run<'a> {
             ensure!(failures.is_empty(), "{}", failures.join("\n"));
             Ok(())
         });
+        self.tally = tally;
+        // Services with disks and clocks of their own: beside everything else they
+        // answer with errors of their own making.
+        if long {
+            self.services(programs, urgency);
+        }
+    }
+
+    /// Tests against the object storage of others.
+    fn services(&mut self, programs: &[Program], urgency: Urgency) {
+        let mut tally = std::mem::take(&mut self.tally);
         let running = services::all(&mut self.stages);
         let environment = || running.iter().flat_map(|it| it.environment.iter().cloned());
         self.stage("object storage of others", |stage| {
