@@ -230,9 +230,9 @@ pub(crate) fn ended<'n>(node: &'n Node<'_>) -> Option<&'n CompareRound> {
     last.finished_at.is_some().then_some(last)
 }
 
-/// How many keys a node has found to differ, and they still do.
+/// How many keys a node has found to differ, and they still do, for all that is known.
 pub(crate) fn left(node: &Node<'_>) -> u64 {
-    ended(node).map_or(0, |last| last.found.left)
+    said(node).map_or(0, |said| said.left)
 }
 
 /// Why a node could not compare its token.

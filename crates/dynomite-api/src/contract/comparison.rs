@@ -49,6 +49,10 @@ pub struct CompareReport {
     /// The comparison that this node led last, or leads now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<CompareRound>,
+    /// How many keys still differed when a comparison that this node led had gone
+    /// through all of them; one that goes on does not take it back.
+    #[serde(default)]
+    pub left: u64,
     /// How many keys of its own store the node has repaired since its sidecar started.
     #[serde(default)]
     pub repaired_here: u64,

@@ -140,7 +140,9 @@ mod tests {
         let order = life.desired.as_ref().and_then(|d| d.compare.clone());
         let order = order.expect("it was told");
         assert_eq!(order.leader, leader);
-        life.compare.as_mut().expect("it knows comparisons").last = Some(CompareRound {
+        let said = life.compare.as_mut().expect("it knows comparisons");
+        said.left = found.left;
+        said.last = Some(CompareRound {
             round: order.round,
             basis: order.basis,
             started_at: now,
@@ -227,6 +229,7 @@ mod tests {
         // Some were repaired, so the others are tried soon.
         later(&mut world, 61);
         assert_eq!(told(&world.pass()), of(&FIRST, Some(2)));
+        assert_eq!(world.reasons(), ["ReplicasDiffer"], "until it has ended");
         finish(&mut world, "ring-a-0", tally(0, 0, 0));
         world.settle();
         assert!(world.reasons().is_empty());

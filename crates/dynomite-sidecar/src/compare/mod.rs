@@ -52,6 +52,7 @@ pub(crate) struct Comparer {
 #[derive(Debug, Default)]
 struct State {
     last: Option<CompareRound>,
+    left: u64,
     repaired_here: u64,
 }
 
@@ -95,6 +96,7 @@ impl Comparer {
         report.compare = Some(CompareReport {
             ordered: self.order(desired).map(|order| order.round),
             last: state.last.clone(),
+            left: state.left,
             repaired_here: state.repaired_here,
         });
     }
@@ -173,9 +175,13 @@ impl Comparer {
     }
 
     fn ends(&self, ended: Result<(), Broken>) {
-        if let Some(last) = &mut self.state().last {
+        let state = &mut *self.state();
+        if let Some(last) = &mut state.last {
             last.finished_at = Some(Timestamp::now());
             last.broken = ended.err();
+            if last.broken.is_none() {
+                state.left = last.found.left;
+            }
             tracing::info!(round = last.round, found = ?last.found, broken = ?last.broken, "compared");
         }
     }
