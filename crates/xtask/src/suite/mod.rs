@@ -298,8 +298,7 @@ impl<'a> Run<'a> {
             Ok(())
         });
         self.tally = tally;
-        // Services with disks and clocks of their own: beside everything else they
-        // answer with errors of their own making.
+        // To fetch and start them takes longer than their tests.
         if long {
             self.services(programs, urgency);
         }
