@@ -107,7 +107,11 @@ pub fn foreign(cluster: &Cluster, ring: &Ring<'_>, seed: &str, keys: usize) -> R
         said.success && !said.stdout.contains("ERR"),
         "redis-cli: {said:?}"
     );
-    let output = cluster.command(&cli).args(["--rdb", "-"]).output()?;
+    // Through a pipe `redis-cli --rdb -` leaves the mark of the stream's end behind the file.
+    let saved = cluster.try_kubectl(&[&cli[..], &["SAVE"]].concat(), None)?;
+    ensure!(saved.success, "SAVE: {saved:?}");
+    let cat = ["exec", "-n", namespace, pod, "--", "cat", "/data/dump.rdb"];
+    let output = cluster.command(&cat).output()?;
     ensure!(
         output.status.success() && output.stdout.starts_with(b"REDIS"),
         "no RDB: {}",
