@@ -56,6 +56,16 @@ fn stage(world: &mut World) {
     world.send(Event::Data(WhichData::Staged, sight));
 }
 
+/// What was there before is in a file of its own.
+fn saved(world: &mut World, keys: usize) {
+    let sight = DataSight::Ready {
+        restore: RESTORE.to_owned(),
+        keys: keys as u64,
+        expiring: 0,
+    };
+    world.send(Event::Data(WhichData::Previous, sight));
+}
+
 /// What the node says of the load.
 fn state(world: &World) -> Option<RestoreState> {
     world.outline().restore.map(|report| report.state)
@@ -321,13 +331,8 @@ fn a_lone_node_saves_its_data_first_and_goes_back_to_it() {
     });
     assert_ne!(world.outline().proof.kind, ProofKind::Unproven);
     world.until("it has begun", |world| world.previous.is_some());
-    let saved = |keys: usize| DataSight::Ready {
-        restore: RESTORE.to_owned(),
-        keys: keys as u64,
-        expiring: 0,
-    };
     world.steps(3);
-    world.send(Event::Data(WhichData::Previous, saved(before.len())));
+    saved(&mut world, before.len());
     world.until("loaded", loaded);
     assert_eq!(has(&world), backup());
     assert_eq!(
@@ -401,12 +406,7 @@ fn a_store_that_ends_while_it_is_saved_is_saved_before_the_next_attempt() {
     world.until("it saves again", |world| world.previous.is_some());
     assert_eq!(loads(&world), 0, "nothing is replaced before");
     world.steps(3);
-    let saved = DataSight::Ready {
-        restore: RESTORE.to_owned(),
-        keys: before.len() as u64,
-        expiring: 0,
-    };
-    world.send(Event::Data(WhichData::Previous, saved));
+    saved(&mut world, before.len());
     world.until("loaded", loaded);
     tell_alone(&mut world, RestoreGoal::Revert, 1);
     world.until("back", |world| state(world) == Some(RestoreState::Reverted));
@@ -423,12 +423,7 @@ fn a_pod_that_comes_after_a_load_that_was_cut_off_says_that_it_has_nothing() {
     world.until("it saves", |world| world.previous.is_some());
     assert!(world.outline().proof.before);
     world.steps(3);
-    let saved = DataSight::Ready {
-        restore: RESTORE.to_owned(),
-        keys: before.len() as u64,
-        expiring: 0,
-    };
-    world.send(Event::Data(WhichData::Previous, saved));
+    saved(&mut world, before.len());
     world.until("marked", |world| world.record.load.is_some());
     world.pod_is_replaced();
     world.desire(|desired| desired.restore = None);

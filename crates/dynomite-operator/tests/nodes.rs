@@ -9,7 +9,7 @@ use bytes::Bytes;
 use dynomite_api::Token;
 use dynomite_api::contract::{
     ClusterRef, Consistency, EngineSettings, HealthSettings, NodeDesired, NodeIdentity, NodePhase,
-    NodeReport, ProcessFacts, Proof, ProofKind, StoreSettings,
+    NodeReport, Proof, ProofKind, StoreSettings,
 };
 use dynomite_operator::certificates;
 use dynomite_operator::node_client::{Assigned, Error, NodeClient, Target};
@@ -135,15 +135,7 @@ async fn answer(
 
 fn report() -> NodeReport {
     NodeReport {
-        node: "ring-a-0".into(),
-        pod_uid: "pod-1".into(),
-        version: "1".into(),
-        at: Timestamp::UNIX_EPOCH,
-        desired: None,
         phase: NodePhase::Serving,
-        since: Timestamp::UNIX_EPOCH,
-        reason: String::new(),
-        message: String::new(),
         ready: true,
         proof: Proof {
             kind: ProofKind::Bootstrap,
@@ -152,18 +144,7 @@ fn report() -> NodeReport {
             before: true,
             remembered: None,
         },
-        awaiting: None,
-        store: None,
-        engine: None,
-        store_process: ProcessFacts::default(),
-        engine_process: ProcessFacts::default(),
-        warm_up: None,
-        restart_required: Vec::new(),
-        findings: Vec::new(),
-        snapshot: None,
-        restore: None,
-        compare: None,
-        credentials: Vec::new(),
+        ..NodeReport::new("ring-a-0", "pod-1", "1", Timestamp::UNIX_EPOCH)
     }
 }
 

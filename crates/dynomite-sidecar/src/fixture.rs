@@ -106,15 +106,7 @@ pub(crate) fn report() -> NodeReport {
         last_exit: String::new(),
     };
     NodeReport {
-        node: NODE.to_owned(),
-        pod_uid: "uid".to_owned(),
-        version: "0.1.0".to_owned(),
-        at: Timestamp::UNIX_EPOCH,
-        desired: None,
         phase: NodePhase::Serving,
-        since: Timestamp::UNIX_EPOCH,
-        reason: String::new(),
-        message: String::new(),
         ready: true,
         proof: Proof {
             kind: ProofKind::Bootstrap,
@@ -123,7 +115,6 @@ pub(crate) fn report() -> NodeReport {
             before: true,
             remembered: None,
         },
-        awaiting: None,
         store: Some(StoreFacts {
             keys: 42,
             used_memory_bytes: 1 << 20,
@@ -139,13 +130,7 @@ pub(crate) fn report() -> NodeReport {
         }),
         store_process: process.clone(),
         engine_process: process,
-        warm_up: None,
-        restart_required: Vec::new(),
-        findings: Vec::new(),
-        snapshot: None,
-        restore: None,
-        compare: None,
-        credentials: Vec::new(),
+        ..NodeReport::new(NODE, "uid", "0.1.0", Timestamp::UNIX_EPOCH)
     }
 }
 

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use dynomite_api::contract::{
-    DIR_DATA, DIR_RUN, DIR_TLS, NodePhase, NodeReport, ProcessFacts, Proof, ProofKind, env,
-};
+use dynomite_api::contract::{DIR_DATA, DIR_RUN, DIR_TLS, NodeReport, env};
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -179,38 +177,16 @@ async fn report(desk: &Desk, view: &watch::Sender<View>) {
 
 /// What is told of a pod that has no data of a ring and serves nobody.
 fn view(site: &Site) -> View {
-    let now = Timestamp::now();
     View {
         report: NodeReport {
-            node: site.node.clone(),
-            pod_uid: site.pod_uid.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            at: now,
-            desired: None,
-            phase: NodePhase::Starting,
-            since: now,
             reason: "ScratchStore".to_owned(),
             message: "it loads backups to prove them, and is no node of the ring".to_owned(),
-            ready: false,
-            proof: Proof {
-                kind: ProofKind::Unproven,
-                since: None,
-                exact: None,
-                before: false,
-                remembered: None,
-            },
-            awaiting: None,
-            store: None,
-            engine: None,
-            store_process: ProcessFacts::default(),
-            engine_process: ProcessFacts::default(),
-            warm_up: None,
-            restart_required: Vec::new(),
-            findings: Vec::new(),
-            snapshot: None,
-            restore: None,
-            compare: None,
-            credentials: Vec::new(),
+            ..NodeReport::new(
+                &site.node,
+                &site.pod_uid,
+                env!("CARGO_PKG_VERSION"),
+                Timestamp::now(),
+            )
         },
         desired: None,
         started: true,

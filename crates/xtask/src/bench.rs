@@ -120,10 +120,12 @@ fn table(mebibytes: u64, rounds: &[Round]) -> String {
             "goal 12 MiB".to_owned(),
         ),
     ];
-    let mut text = format!(
-        "Medians of {} rounds.\n\n| | measured | |\n|---|---|---|\n",
-        rounds.len()
-    );
+    rows_of(rounds.len(), &rows)
+}
+
+/// A table of what was measured: what, how much, and a remark.
+fn rows_of(rounds: usize, rows: &[(String, String, String)]) -> String {
+    let mut text = format!("Medians of {rounds} rounds.\n\n| | measured | |\n|---|---|---|\n");
     for (what, value, remark) in rows {
         // Writing to memory does not fail.
         let _ = writeln!(text, "| {what} | {value} | {remark} |");

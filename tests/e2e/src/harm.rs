@@ -31,13 +31,22 @@ pub fn signal(pod_uid: &str, names: &[&str], signal: &str) -> Result<()> {
     let pids = processes(pod_uid, names)?;
     ensure!(!pids.is_empty(), "pod {pod_uid} has no process {names:?}");
     for pid in pids {
-        let mut command = Command::new("kill");
-        command.args([&format!("-{signal}"), &pid.to_string()]);
-        let output = run(command, None)?;
         // A launcher takes its processes along: the next on the list may be gone.
-        let gone = !fs::exists(format!("/proc/{pid}"))?;
-        ensure!(output.success || gone, "kill {pid}: {}", output.stderr);
+        let is_there = || fs::exists(format!("/proc/{pid}"));
+        if let Err(error) = send(pid, signal)
+            && is_there()?
+        {
+            return Err(error);
+        }
     }
+    Ok(())
+}
+
+fn send(pid: u32, signal: &str) -> Result<()> {
+    let mut command = Command::new("kill");
+    command.args([&format!("-{signal}"), &pid.to_string()]);
+    let output = run(command, None)?;
+    ensure!(output.success, "kill -{signal} {pid}: {}", output.stderr);
     Ok(())
 }
 
@@ -101,10 +110,7 @@ pub fn sidecar(pod_uid: &str) -> Result<u32> {
 /// Sends a signal to a pod's sidecar, and waits until another has taken its place.
 pub fn replace_sidecar(pod_uid: &str, signal: &str) -> Result<()> {
     let pid = sidecar(pod_uid)?;
-    let mut command = Command::new("kill");
-    command.args([&format!("-{signal}"), &pid.to_string()]);
-    let output = run(command, None)?;
-    ensure!(output.success, "kill -{signal} {pid}: {}", output.stderr);
+    send(pid, signal)?;
     wait_for("another sidecar", REPLACED_WITHIN, || {
         Ok(match sidecar(pod_uid) {
             Ok(now) if now != pid => Ok(()),

@@ -492,7 +492,7 @@ fn ring_lives_without_operator_and_api_server() -> Result<()> {
     let uids = ring.pod_uids()?;
     let victim = "ring-dc1-b-0";
     let address = ring.address(victim)?;
-    let long = std::env::var_os("DYNOMITE_TEST_LONG").is_some();
+    let long = dynomite_e2e::long();
     let away = Duration::from_secs(if long { 120 } else { 20 });
     fixture.operator.scale(0)?;
     let witnesses = Witnesses::of(&ring, victim, "away")?;

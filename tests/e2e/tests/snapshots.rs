@@ -360,8 +360,7 @@ fn a_lost_ring_comes_back_under_another_name_and_size() -> Result<()> {
 /// stored them: each time every key, type and end is what it was.
 #[test]
 fn files_of_others_and_single_tokens_are_restored() -> Result<()> {
-    if std::env::var_os("DYNOMITE_TEST_LONG").is_none() {
-        println!("with --long");
+    if !dynomite_e2e::long() {
         return Ok(());
     }
     let fixture = Fixture::get()?;

@@ -86,7 +86,7 @@ fn ring_comes_up_about_as_fast_as_bare_pods() -> Result<()> {
     let operator = Operator::ensure(&cluster)?;
     let image = variable("DYNOMITE_E2E_OPERATOR_IMAGE")?;
     let (mut rings, mut bares, mut shares) = (Vec::new(), Vec::new(), Vec::new());
-    let long = std::env::var_os("DYNOMITE_TEST_LONG").is_some();
+    let long = dynomite_e2e::long();
     for round in 0..if long { ROUNDS } else { 1 } {
         let namespace = Namespace::create(&cluster, &format!("e2e-bare-{round}"))?;
         let begin = Instant::now();

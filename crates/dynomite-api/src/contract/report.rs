@@ -73,6 +73,43 @@ pub struct NodeReport {
     pub credentials: Vec<String>,
 }
 
+impl NodeReport {
+    /// A node of which nothing else is known yet: it is starting, and has no data.
+    pub fn new(node: &str, pod_uid: &str, version: &str, at: Timestamp) -> Self {
+        Self {
+            node: node.to_owned(),
+            pod_uid: pod_uid.to_owned(),
+            version: version.to_owned(),
+            at,
+            desired: None,
+            phase: NodePhase::Starting,
+            since: at,
+            reason: String::new(),
+            message: String::new(),
+            ready: false,
+            proof: Proof {
+                kind: ProofKind::Unproven,
+                since: None,
+                exact: None,
+                before: false,
+                remembered: None,
+            },
+            awaiting: None,
+            store: None,
+            engine: None,
+            store_process: ProcessFacts::default(),
+            engine_process: ProcessFacts::default(),
+            warm_up: None,
+            restart_required: Vec::new(),
+            findings: Vec::new(),
+            snapshot: None,
+            restore: None,
+            compare: None,
+            credentials: Vec::new(),
+        }
+    }
+}
+
 /// The reason of the finding that names settings which the node leaves out,
 /// because its store would not start with them, or its files cannot hold them.
 pub const FINDING_SETTING_REFUSED: &str = "SettingRefused";

@@ -154,7 +154,7 @@ pub(crate) fn rebuild(view: &View<'_>, step: &mut Step) {
     let Some(value) = &view.cluster.catalog_asked else {
         return;
     };
-    let (kind, reason, message) = match missing(view, value, step) {
+    let said = match missing(view, value, step) {
         Ok((_, objects)) if !objects.is_empty() => {
             for object in objects.into_iter().take(AT_ONCE) {
                 let make = Action::MakeBackup(Box::new(object));
@@ -179,17 +179,11 @@ pub(crate) fn rebuild(view: &View<'_>, step: &mut Step) {
             return;
         }
     };
-    let take = Action::TakeAnnotation {
-        annotation: ANNOTATION_CATALOG,
-        value: value.clone(),
-    };
-    step.act(take, "it is answered");
-    let event = Action::Event {
-        kind,
-        reason,
-        message,
-    };
-    step.act(event, "a person asked for what lies in the stores");
+    step.answer(
+        (ANNOTATION_CATALOG, value),
+        said,
+        "a person asked for what lies in the stores",
+    );
 }
 
 /// How many backups there are, and the objects of those that have none. An error

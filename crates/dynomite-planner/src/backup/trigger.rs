@@ -45,20 +45,14 @@ pub(crate) fn triggers(view: &View<'_>, step: &mut Step) {
 /// Asked twice, done once: the annotation names the object.
 fn asked(view: &View<'_>, name: &str, step: &mut Step) {
     let there = view.observed.backups.contains_key(name);
-    let event = if !is_name(name) {
-        Action::Event {
-            kind: EventKind::Warning,
-            reason: "BackupRefused",
-            message: format!(
-                "annotation {ANNOTATION_BACKUP} is {name:?}: give the new backup a name of lower-case letters, digits, '-' and '.'"
-            ),
-        }
+    let said = if !is_name(name) {
+        let message = format!(
+            "annotation {ANNOTATION_BACKUP} is {name:?}: give the new backup a name of lower-case letters, digits, '-' and '.'"
+        );
+        (EventKind::Warning, "BackupRefused", message)
     } else if there {
-        Action::Event {
-            kind: EventKind::Normal,
-            reason: "BackupRequested",
-            message: format!("DynomiteBackup {name} is there, as the annotation asks"),
-        }
+        let message = format!("DynomiteBackup {name} is there, as the annotation asks");
+        (EventKind::Normal, "BackupRequested", message)
     } else {
         let backup = made(view.cluster, name);
         step.act(
@@ -67,12 +61,11 @@ fn asked(view: &View<'_>, name: &str, step: &mut Step) {
         );
         return;
     };
-    let take = Action::TakeAnnotation {
-        annotation: ANNOTATION_BACKUP,
-        value: name.to_owned(),
-    };
-    step.act(take, "what it asks for is done");
-    step.act(event, "a person asked for a backup");
+    step.answer(
+        (ANNOTATION_BACKUP, name),
+        said,
+        "a person asked for a backup",
+    );
 }
 
 fn is_name(text: &str) -> bool {

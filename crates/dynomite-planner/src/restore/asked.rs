@@ -30,7 +30,7 @@ pub(crate) fn asked(cluster: &Cluster, observed: &Observed, step: &mut Step) {
     let Some(value) = &cluster.restore_asked else {
         return;
     };
-    let (kind, reason, message) = match answer(cluster, observed, value) {
+    let said = match answer(cluster, observed, value) {
         Ok(Answer::Make(restore)) => {
             step.act(Action::MakeRestore(restore), "the annotation asks for it");
             return;
@@ -46,17 +46,11 @@ pub(crate) fn asked(cluster: &Cluster, observed: &Observed, step: &mut Step) {
             (EventKind::Warning, "RestoreRefused", message)
         }
     };
-    let take = Action::TakeAnnotation {
-        annotation: ANNOTATION_RESTORE,
-        value: value.clone(),
-    };
-    step.act(take, "it is answered");
-    let event = Action::Event {
-        kind,
-        reason,
-        message,
-    };
-    step.act(event, "a person asked for a restore");
+    step.answer(
+        (ANNOTATION_RESTORE, value),
+        said,
+        "a person asked for a restore",
+    );
 }
 
 enum Answer {

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::observed::Observed;
-use crate::plan::{Action, Kind, Object, Plan, Planned, StepName, Waiting};
+use crate::plan::{Action, EventKind, Kind, Object, Plan, Planned, StepName, Waiting};
 use crate::ring::Ring;
 use crate::wait::Wait;
 
@@ -100,6 +100,26 @@ impl Step {
         if self.actions.iter().all(|(earlier, _)| *earlier != action) {
             self.act(action, why);
         }
+    }
+
+    /// Takes a person's annotation off the cluster, and answers it by an Event.
+    pub(crate) fn answer(
+        &mut self,
+        (annotation, value): (&'static str, &str),
+        (kind, reason, message): (EventKind, &'static str, String),
+        why: &'static str,
+    ) {
+        let take = Action::TakeAnnotation {
+            annotation,
+            value: value.to_owned(),
+        };
+        self.act(take, "it is answered");
+        let event = Action::Event {
+            kind,
+            reason,
+            message,
+        };
+        self.act(event, why);
     }
 
     /// Whether it writes the status of that backup already.

@@ -1,6 +1,5 @@
 //! Snapshots: the sidecar's own code, a real store and a real S3 server, on loopback.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -9,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use super::{bars, median, replace_section};
+use super::{bars, median, replace_section, rows_of};
 use crate::services::{self, Service};
 use crate::stage::{Stage, Stages};
 use crate::{image, process, suite, workspace};
@@ -181,13 +180,5 @@ fn table(mebibytes: u64, rounds: &[Round], rclone: bool) -> String {
             format!("{:.2} of the start's rate; goal 0.8", cold / loaded),
         ),
     ];
-    let mut text = format!(
-        "Medians of {} rounds.\n\n| | measured | |\n|---|---|---|\n",
-        rounds.len()
-    );
-    for (what, value, remark) in rows {
-        // Writing to memory does not fail.
-        let _ = writeln!(text, "| {what} | {value} | {remark} |");
-    }
-    text
+    rows_of(rounds.len(), &rows)
 }

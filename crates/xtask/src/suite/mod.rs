@@ -244,12 +244,7 @@ impl<'a> Run<'a> {
             self.on_cluster(&programs);
             other.join()
         });
-        match beside {
-            Ok(other) => self.absorb(other),
-            Err(_) => self
-                .failures
-                .push("what needs no cluster panicked".to_owned()),
-        }
+        self.absorb(beside, "what needs no cluster");
     }
 
     /// The parts that need no cluster.
@@ -389,10 +384,8 @@ impl<'a> Run<'a> {
             if self.note("load images", loaded).is_some() {
                 self.work_off("end-to-end tests", &queue, own, cluster);
             }
-            match beside.map(thread::ScopedJoinHandle::join) {
-                None => {}
-                Some(Ok(other)) => self.absorb(other),
-                Some(Err(_)) => self.failures.push("the cluster beside panicked".to_owned()),
+            if let Some(beside) = beside {
+                self.absorb(beside.join(), "the cluster beside");
             }
         });
     }
@@ -423,7 +416,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn absorb(&mut self, other: Self) {
+    /// Takes over what a run beside this has come to.
+    fn absorb(&mut self, other: thread::Result<Self>, name: &str) {
+        let Ok(other) = other else {
+            self.failures.push(format!("{name} panicked"));
+            return;
+        };
         self.stages.absorb(other.stages);
         self.tally.absorb(&other.tally);
         self.failures.extend(other.failures);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use dynomite_api::contract::{
-    BackupPlace, Credentials, NodeDesired, NodeReport, Provider, RestoreOrder, RestoreState,
-    SnapshotOrder, SnapshotSource, SnapshotState,
+    BackupPlace, Credentials, NodeDesired, NodeReport, Provider, RestoreOrder, RestorePart,
+    RestoreState, SnapshotOrder, SnapshotSource, SnapshotState,
 };
 use dynomite_bucket::Patience;
 use dynomite_snapshot::envelope::Key;
@@ -392,6 +392,16 @@ pub(super) fn credentials(with_key: bool) -> Credentials {
 
 pub(super) fn key_of(object: &str) -> String {
     format!("team/default/ring/cluster/{BACKUP}/{object}")
+}
+
+/// How a restore names what was stored.
+pub(super) fn part(entry: &Snapshot) -> RestorePart {
+    RestorePart {
+        key: key_of(&entry.object),
+        entry: Some(serde_json::to_value(entry).expect("serialises")),
+        context: format!("cluster/{BACKUP}"),
+        owned: None,
+    }
 }
 
 pub(super) fn unpack(entry: &Snapshot, object: &[u8]) -> Result<Vec<u8>, transfer::Error> {

@@ -9,8 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dynomite_api::contract::{
-    BackupPlace, Credentials, Provider, RestoreGoal, RestoreOrder, RestorePart, RestoreState,
-    SnapshotOrder, StoreCredentials,
+    BackupPlace, Credentials, Provider, RestoreGoal, RestoreOrder, RestoreState, SnapshotOrder,
+    StoreCredentials,
 };
 use dynomite_bucket::Bucket;
 use dynomite_snapshot::manifest::Snapshot;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 
-use super::bench::{self, BACKUP, Bench};
+use super::bench::{self, Bench};
 use super::entry;
 use crate::fixture;
 use crate::tunnel::{File, Gate, Play, fresh_history, play_to};
@@ -269,12 +269,7 @@ impl Measure {
             attempt: 0,
             goal: RestoreGoal::Stage,
             place: self.place.clone(),
-            parts: vec![RestorePart {
-                key: bench::key_of(&entry.object),
-                entry: Some(serde_json::to_value(entry).expect("serialises")),
-                context: format!("cluster/{BACKUP}"),
-                owned: None,
-            }],
+            parts: vec![bench::part(entry)],
             keep: None,
             bytes_per_second: None,
             save_previous: false,

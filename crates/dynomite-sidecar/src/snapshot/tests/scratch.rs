@@ -11,7 +11,7 @@ use dynomite_api::contract::{BucketAction, BucketAnswer, BucketRequest, RestoreP
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use super::bench::{self, BACKUP, Bench, KEYS};
+use super::bench::{self, Bench, KEYS};
 use super::{PATIENCE, entry};
 use crate::fixture;
 use crate::secure::{Client, Credentials};
@@ -141,12 +141,7 @@ async fn a_store_loads_what_was_stored_and_what_was_changed_is_found() {
         order.encryption_key = Some("2026".to_owned());
     });
     let entry = entry(bench.ended().await);
-    let part = RestorePart {
-        key: bench::key_of(&entry.object),
-        entry: Some(serde_json::to_value(&entry).expect("serialises")),
-        context: format!("cluster/{BACKUP}"),
-        owned: None,
-    };
+    let part = bench::part(&entry);
     let over = async {
         while bench.ask("EXISTS soon").contains(":1") {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -204,12 +199,7 @@ async fn what_is_not_at_hand_is_asked_for_and_no_node_loads() {
     };
     bench.order(|order| order.encryption_key = Some("2026".to_owned()));
     let entry = entry(bench.ended().await);
-    let part = RestorePart {
-        key: bench::key_of(&entry.object),
-        entry: Some(serde_json::to_value(&entry).expect("serialises")),
-        context: format!("cluster/{BACKUP}"),
-        owned: None,
-    };
+    let part = bench::part(&entry);
     let other = pod.load(&bench, "another", &part).await;
     assert_eq!(refusal(&other), ("NoScratchStore", false));
     let node = Pod {

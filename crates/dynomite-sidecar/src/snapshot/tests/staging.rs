@@ -10,7 +10,7 @@ use dynomite_snapshot::manifest::Snapshot;
 use dynomite_snapshot::rdb::{Summary, Verifier};
 use jiff::Timestamp;
 
-use super::bench::{self, BACKUP, Bench, KEYS, fake};
+use super::bench::{self, Bench, KEYS, fake};
 use super::entry;
 use fake::{Act, Fault};
 
@@ -21,12 +21,7 @@ async fn backup(bench: &mut Bench) -> (Snapshot, RestoreOrder) {
         order.encryption_key = Some("2026".to_owned());
     });
     let entry = entry(bench.ended().await);
-    let part = RestorePart {
-        key: bench::key_of(&entry.object),
-        entry: Some(serde_json::to_value(&entry).expect("serialises")),
-        context: format!("cluster/{BACKUP}"),
-        owned: None,
-    };
+    let part = bench::part(&entry);
     let order = RestoreOrder {
         pod_uid: "uid".to_owned(),
         restore: "r1".to_owned(),
