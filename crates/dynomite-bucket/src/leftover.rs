@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use object_store::aws::AmazonS3;
-use object_store::client::{HttpClient, HttpConnector as _, ReqwestConnector};
+use object_store::client::{HttpConnector as _, ReqwestConnector};
 use object_store::multipart::MultipartStore as _;
 use object_store::path::Path;
 use object_store::signer::{Method, SignedUrlOptions, Signer as _};
@@ -26,7 +26,7 @@ const DEEPEST: usize = 8;
 #[derive(Clone)]
 pub(crate) enum Begun {
     /// By a request that the storage's client does not know.
-    S3(Arc<AmazonS3>, HttpClient),
+    S3(Arc<AmazonS3>, Arc<ClientOptions>),
     /// They are files with a name of their own.
     Local(PathBuf),
     /// The storage shows none: Azure forgets blocks of no object after a week, Google by a rule of
@@ -39,13 +39,6 @@ struct Found {
     key: String,
     begun: Timestamp,
     id: String,
-}
-
-impl Begun {
-    pub(crate) fn s3(store: Arc<AmazonS3>, client: &ClientOptions) -> object_store::Result<Self> {
-        let client = ReqwestConnector::default().connect(client)?;
-        Ok(Self::S3(store, client))
-    }
 }
 
 impl Bucket {
@@ -64,8 +57,8 @@ impl Bucket {
         let mut ended = 0;
         match &self.begun {
             Begun::Hidden => {}
-            Begun::S3(store, client) => {
-                let asked = begun(store, client, &path).await;
+            Begun::S3(store, options) => {
+                let asked = begun(store, options, &path).await;
                 let found =
                     asked.map_err(|error| self.explain("list uploads to", under, &error))?;
                 for upload in found.iter().filter(|it| left(&it.key, it.begun)) {
@@ -95,22 +88,23 @@ impl Bucket {
 
 async fn begun(
     store: &AmazonS3,
-    client: &HttpClient,
+    options: &ClientOptions,
     under: &Path,
 ) -> object_store::Result<Vec<Found>> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Failure::Generic {
         store: "S3",
         source,
     };
+    let client = ReqwestConnector::default().connect(options)?;
     let query = [
         ("uploads", String::new()),
         ("prefix", format!("{under}/")),
         ("max-uploads", AT_ONCE.to_string()),
     ];
-    let options = SignedUrlOptions::new().with_query(query);
+    let signed = SignedUrlOptions::new().with_query(query);
     let root = Path::default();
     let url = store
-        .signed_url_opts(Method::GET, &root, SIGNED_FOR, &options)
+        .signed_url_opts(Method::GET, &root, SIGNED_FOR, &signed)
         .await?;
     let request =
         http::Request::get(url.as_str()).body(object_store::client::HttpRequestBody::empty());

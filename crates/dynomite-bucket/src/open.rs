@@ -19,7 +19,14 @@ use crate::error::{Error, Reason, explain};
 use crate::leftover::Begun;
 
 /// The entry of a Secret with certificates in PEM that are trusted besides the public ones.
-const ENTRY_CA: &str = "ca.crt";
+pub const ENTRY_CA: &str = "ca.crt";
+/// The names of a Secret's entries that open storage, of whatever kind.
+pub fn entry_names() -> impl Iterator<Item = &'static str> {
+    let s3 = ENTRIES_S3.iter().map(|(name, _)| *name);
+    let azure = ENTRIES_AZURE.iter().map(|(name, _)| *name);
+    s3.chain([ENTRY_GOOGLE]).chain(azure)
+}
+
 /// Entries of a Secret for Amazon S3 and what speaks its protocol.
 const ENTRIES_S3: [(&str, AmazonS3ConfigKey); 3] = [
     ("AWS_ACCESS_KEY_ID", AmazonS3ConfigKey::AccessKeyId),
@@ -372,7 +379,7 @@ fn s3(place: &S3<'_>) -> object_store::Result<(Arc<dyn ObjectStore>, Begun)> {
         builder = builder.with_config(key, value);
     }
     let store = Arc::new(builder.build()?);
-    let begun = Begun::s3(Arc::clone(&store), &place.client)?;
+    let begun = Begun::S3(Arc::clone(&store), Arc::new(place.client.clone()));
     Ok((store, begun))
 }
 

@@ -9,7 +9,7 @@
 //! operator that starts anew goes on with the round that is under way.
 
 use dynomite_api::Token;
-use dynomite_api::contract::{CompareOrder, CompareReport, CompareRound, Donor, PORT_SECURE};
+use dynomite_api::contract::{CompareOrder, CompareReport, CompareRound, Donor};
 use dynomite_api::crd::BackupTokenPhase;
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,6 +17,7 @@ use crate::cluster::Cluster;
 use crate::compare;
 use crate::observed::Observed;
 use crate::ring::{Node, Ring};
+use crate::steps::donor;
 
 /// How long the replicas of a token must have been the same incarnations: what
 /// follows a restart has settled by then.
@@ -205,15 +206,7 @@ pub(crate) fn order(
     node: &Node<'_>,
 ) -> Option<CompareOrder> {
     let round = next.round.as_ref().filter(|r| r.token == node.token)?;
-    let replicas: Vec<Donor> = ring
-        .replicas(node.token)
-        .map(|replica| Donor {
-            name: replica.name.clone(),
-            host: replica.host.clone(),
-            address: replica.address().map(str::to_owned),
-            port: PORT_SECURE,
-        })
-        .collect();
+    let replicas: Vec<Donor> = ring.replicas(node.token).map(donor).collect();
     Some(CompareOrder {
         pod_uid: node.pod_uid().to_owned(),
         round: round.number,

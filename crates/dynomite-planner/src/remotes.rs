@@ -150,6 +150,12 @@ pub(crate) fn peers(cluster: &Cluster, observed: &Observed) -> Option<Vec<Peer>>
     Some(peers)
 }
 
+/// Whether nobody knows yet which nodes there are elsewhere.
+pub(crate) fn are_unknown(cluster: &Cluster, observed: &Observed) -> bool {
+    let mut remotes = cluster.remotes.iter();
+    remotes.any(|remote| nodes(remote, observed).is_none())
+}
+
 /// The nodes of one: by its last good answer, else as the status knows them.
 fn nodes<'a>(remote: &'a Remote, observed: &'a Observed) -> Option<&'a [Peer]> {
     let described = observed.described.get(&remote.name);

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use bytes::BytesMut;
 use clap::Args;
 use dynomite_api::contract::{BackupPlace, MAX_SMALL_OBJECT, Provider, StoreCredentials};
-use dynomite_bucket::Bucket;
+use dynomite_bucket::{Bucket, ENTRY_CA, entry_names};
 use dynomite_snapshot::commands::Commands;
 use dynomite_snapshot::envelope::Key;
 use dynomite_snapshot::manifest::{Manifest, Snapshot};
@@ -24,19 +24,6 @@ const LARGEST: usize = 512 << 20;
 
 /// Bytes that are unpacked at once.
 const PIECE: usize = 256 << 10;
-
-/// What opens storage, as the entries of a store's Secret are called.
-const ENTRIES: [&str; 9] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_CLIENT_ID",
-    "AZURE_CLIENT_SECRET",
-    "AZURE_TENANT_ID",
-];
 
 /// `dynomite-sidecar export`
 #[derive(Args, Clone, Debug)]
@@ -254,11 +241,11 @@ fn directory(path: &str) -> Provider {
 }
 
 fn entries(arguments: &Arguments) -> anyhow::Result<BTreeMap<String, String>> {
-    let given = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
-    let mut entries: BTreeMap<String, String> = ENTRIES.iter().filter_map(given).collect();
+    let given = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+    let mut entries: BTreeMap<String, String> = entry_names().filter_map(given).collect();
     if let Some(file) = &arguments.ca {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-        entries.insert("ca.crt".to_owned(), text);
+        entries.insert(ENTRY_CA.to_owned(), text);
     }
     Ok(entries)
 }

@@ -3,10 +3,11 @@
 use dynomite_api::annotations::BACKUP_FINALIZER;
 use dynomite_api::contract::{BackupPlace, BucketAction, BucketAnswer};
 use dynomite_api::crd::{BackupDeletionPolicy, BackupPhase, DynomiteBackup, DynomiteBackupStatus};
+use dynomite_snapshot::digest::Sha256;
+use dynomite_snapshot::layout::Object;
 use dynomite_snapshot::manifest::{Backup, FORMAT_VERSION, Manifest, Ring, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use sha2::{Digest, Sha256};
 
 use super::{View, fail, say, status_of};
 use crate::bucket::{Reply, ask, place};
@@ -14,7 +15,6 @@ use crate::plan::{Action, EventKind};
 use crate::steps::Step;
 
 /// Name of the manifest in the directory of a backup.
-const MANIFEST: &str = "manifest.json";
 /// How long the manifest may fail to be written before the backup does.
 const MANIFEST_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
 /// How long the rests of attempts are tried to be removed; retention finds them later.
@@ -38,8 +38,8 @@ pub(crate) fn finish(view: &View<'_>, status: &mut DynomiteBackupStatus, step: &
         Ok(place) => place,
         Err(why) => return hold_on(status, manifest.backup.finished_at, &why.message(), now),
     };
-    let digest = dynomite_snapshot::digest::Sha256(Sha256::digest(text.as_bytes()).into());
-    let key = format!("{}{MANIFEST}", status.directory);
+    let digest = Sha256::of(text.as_bytes());
+    let key = format!("{}{}", status.directory, Object::Manifest);
     let put = BucketAction::Put { key, text };
     // It has the same bytes each time, so one that was written before counts.
     let since = Timestamp::UNIX_EPOCH;
@@ -137,11 +137,12 @@ pub(crate) fn clean(view: &View<'_>, status: &mut DynomiteBackupStatus, step: &m
         return;
     };
     let completed = status.phase == Some(BackupPhase::Completed);
+    let manifest = Object::Manifest.to_string();
     let ours: Vec<String> = status
         .tokens
         .iter()
         .filter_map(|token| token.entry.as_ref()?["object"].as_str())
-        .chain([MANIFEST])
+        .chain([&*manifest])
         .map(|object| format!("{}{object}", status.directory))
         .collect();
     let keep = |key: &String| ours.contains(key);
@@ -253,7 +254,7 @@ fn delete(
     begun: Timestamp,
 ) -> Result<(), String> {
     let first = BucketAction::Delete {
-        keys: vec![format!("{directory}{MANIFEST}")],
+        keys: vec![format!("{directory}{}", Object::Manifest)],
     };
     let seen = (view.observed, view.ring);
     match ask(seen, step, place, first, begun, view.now) {

@@ -12,12 +12,11 @@ use std::collections::BTreeSet;
 use dynomite_api::annotations::{ANNOTATION_CATALOG, LABEL_FOUND};
 use dynomite_api::contract::{BackupPlace, BucketAction, BucketAnswer, ObjectFacts};
 use dynomite_api::crd::{BackupPhase, DynomiteBackup, DynomiteBackupStatus};
-use dynomite_snapshot::digest::Sha256 as Digested;
+use dynomite_snapshot::digest::Sha256;
 use dynomite_snapshot::layout::{Directory, Found, Object, find};
 use dynomite_snapshot::manifest::Manifest;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use sha2::{Digest, Sha256};
 
 use super::trigger::made;
 use super::{View, is_active, say, size, status_of};
@@ -114,7 +113,7 @@ fn look(
     }
     status.store.clone_from(&store.name);
     fill(status, &place, &directory, &manifest);
-    status.manifest_digest = Digested(Sha256::digest(text.as_bytes()).into()).to_string();
+    status.manifest_digest = Sha256::of(text.as_bytes()).to_string();
     Ok(format!(
         "{} tokens, {} stored; it was found in the store",
         manifest.snapshots.len(),

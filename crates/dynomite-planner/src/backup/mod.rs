@@ -193,7 +193,7 @@ fn order_of(
 }
 
 /// At how many bytes per second a node may work.
-fn order_limit(cluster: &Cluster) -> Option<u64> {
+pub(crate) fn order_limit(cluster: &Cluster) -> Option<u64> {
     let limit = cluster.spec.backup.as_ref()?.bandwidth_limit.as_ref()?;
     u64::try_from(quantity::parse(&limit.0)?).ok()
 }

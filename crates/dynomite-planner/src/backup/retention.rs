@@ -162,6 +162,7 @@ fn facts(
         })
         .collect();
     let mut facts = Facts::default();
+    let proven = last_verified(backups).map(|backup| &backup.metadata.uid);
     for backup in backups {
         let id = backup.status.as_ref().and_then(|s| BackupId::parse(&s.id));
         let Some(id) = id else { continue };
@@ -169,9 +170,7 @@ fn facts(
             place: ring.clone(),
             id,
         };
-        let proven =
-            last_verified(backups).is_some_and(|it| it.metadata.uid == backup.metadata.uid);
-        if proven || is_verified_now(backup) {
+        if proven == Some(&backup.metadata.uid) || is_verified_now(backup) {
             facts.in_use.insert(directory.clone());
         }
         if is_active(backup) {

@@ -16,11 +16,11 @@ use dynomite_api::crd::{
     BackupPhase, BackupVerification, CONDITION_VERIFIED, DynomiteBackup, DynomiteBackupStatus,
     VerificationPhase, set_verified,
 };
-use dynomite_snapshot::digest::Sha256 as Digest;
+use dynomite_snapshot::digest::Sha256;
+use dynomite_snapshot::layout::Object;
 use dynomite_snapshot::manifest::{Manifest, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use sha2::{Digest as _, Sha256};
 
 use super::retention::age;
 use super::{View, order_limit, status_of};
@@ -32,8 +32,6 @@ use crate::observed::{Scratch, Seen};
 use crate::plan::{Action, AsSeen, EventKind};
 use crate::steps::Step;
 
-/// Name of the manifest in the directory of a backup.
-const MANIFEST: &str = "manifest.json";
 /// How often a verification that goes on is looked at.
 const LOOK: SignedDuration = SignedDuration::from_secs(1);
 /// How long the scratch store may be missing.
@@ -253,7 +251,7 @@ fn go_on(
     let seen = (view.observed, view.now);
     let since = verification.started_at.0;
     let get = BucketAction::Get {
-        key: format!("{}{MANIFEST}", status.directory),
+        key: format!("{}{}", status.directory, Object::Manifest),
     };
     let manifest = match ask_one(seen, step, &place, get, since, &asked) {
         Reply::Answer(BucketAnswer::Text { text }, _) => read(text, &status.manifest_digest)?,
@@ -311,7 +309,7 @@ fn load(
 }
 
 fn read(text: &str, digest: &str) -> Result<Manifest, Bad> {
-    let found = Digest(Sha256::digest(text.as_bytes()).into()).to_string();
+    let found = Sha256::of(text.as_bytes()).to_string();
     if found != digest {
         let message = format!("the manifest has the SHA-256 {found}, and was written as {digest}");
         return Err(Bad("ManifestChanged".to_owned(), message));

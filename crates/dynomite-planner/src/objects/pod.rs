@@ -201,7 +201,7 @@ pub(super) fn pod_security(cluster: &Cluster) -> PodSecurityContext {
     }
 }
 
-pub(super) fn security() -> SecurityContext {
+fn security() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         read_only_root_filesystem: Some(true),
@@ -213,7 +213,7 @@ pub(super) fn security() -> SecurityContext {
     }
 }
 
-fn sidecar(cluster: &Cluster, images: &Images) -> Container {
+pub(super) fn sidecar(cluster: &Cluster, images: &Images) -> Container {
     Container {
         name: "sidecar".to_owned(),
         image: Some(images.sidecar.clone()),
@@ -244,7 +244,7 @@ fn sidecar(cluster: &Cluster, images: &Images) -> Container {
     }
 }
 
-pub(super) fn sidecar_mounts(cluster: &Cluster) -> Vec<VolumeMount> {
+fn sidecar_mounts(cluster: &Cluster) -> Vec<VolumeMount> {
     let mut mounts = vec![
         mount(RUN, DIR_RUN),
         mount(CLAIM, DIR_DATA),
@@ -330,7 +330,7 @@ fn launch(cluster: &Cluster, name: &str, program: &[&str]) -> Vec<String> {
 }
 
 /// Who the pod is, by the downward API.
-pub(super) fn identity() -> Vec<EnvVar> {
+fn identity() -> Vec<EnvVar> {
     [
         (env::POD_NAME, "metadata.name"),
         (env::POD_NAMESPACE, "metadata.namespace"),
@@ -355,7 +355,7 @@ pub(super) fn identity() -> Vec<EnvVar> {
 
 /// What the spec gives, or requests that let a small ring run anywhere. There
 /// are no default limits: who wants them knows the data.
-pub(super) fn resources(
+fn resources(
     given: Option<&ResourceRequirements>,
     cpu: &str,
     memory: &str,

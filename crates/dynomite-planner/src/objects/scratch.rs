@@ -15,11 +15,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::pod::{
-    identity, identity_of, pod_security, resources, security, sidecar_mounts, some, store, volumes,
-    words,
-};
-use super::{Images, pairs};
+use super::pod::{identity_of, pod_security, some, store, volumes, words};
+use super::{Images, pairs, pod};
 use crate::cluster::{CLAIM, Cluster};
 
 /// The longest life of such a pod, seconds: the operator deletes it long before, unless it is
@@ -64,7 +61,7 @@ pub(crate) fn scratch(
 }
 
 fn spec(cluster: &Cluster, images: &Images, bytes: u64) -> PodSpec {
-    let pod = &cluster.spec.pod;
+    let wanted = &cluster.spec.pod;
     // Where the ring's nodes may run, so may this one, whatever its zone.
     let declared = cluster.racks.last();
     let declared = declared.and_then(|rack| cluster.rack_spec(&rack.name));
@@ -82,8 +79,8 @@ fn spec(cluster: &Cluster, images: &Images, bytes: u64) -> PodSpec {
         active_deadline_seconds: Some(LIFE),
         node_selector: node_selector.filter(|selector| !selector.is_empty()),
         tolerations: tolerations.filter(|tolerations| !tolerations.is_empty()),
-        priority_class_name: pod.priority_class_name.clone(),
-        image_pull_secrets: some(&pod.image_pull_secrets),
+        priority_class_name: wanted.priority_class_name.clone(),
+        image_pull_secrets: some(&wanted.image_pull_secrets),
         ..PodSpec::default()
     }
 }
@@ -102,15 +99,11 @@ fn with_scratch(mut list: Vec<Volume>, bytes: u64) -> Vec<Volume> {
     list
 }
 
+/// A node's sidecar that waits for backups instead: nobody asks for its health.
 fn sidecar(cluster: &Cluster, images: &Images) -> Container {
-    let own = cluster.spec.pod.sidecar_resources.as_ref();
     Container {
-        name: "sidecar".to_owned(),
-        image: Some(images.sidecar.clone()),
-        image_pull_policy: images.pull_policy.clone(),
-        restart_policy: Some("Always".to_owned()),
         command: Some(words(&["dynomite-sidecar", "verify"])),
-        env: Some(identity()),
+        ports: None,
         // It listens when what the store's container begins with is there.
         startup_probe: Some(Probe {
             tcp_socket: Some(TCPSocketAction {
@@ -121,10 +114,9 @@ fn sidecar(cluster: &Cluster, images: &Images) -> Container {
             failure_threshold: Some(300),
             ..Probe::default()
         }),
-        resources: Some(resources(own, "10m", "32Mi")),
-        security_context: Some(security()),
-        volume_mounts: Some(sidecar_mounts(cluster)),
-        ..Container::default()
+        readiness_probe: None,
+        liveness_probe: None,
+        ..pod::sidecar(cluster, images)
     }
 }
 

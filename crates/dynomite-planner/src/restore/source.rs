@@ -15,7 +15,6 @@ use dynomite_snapshot::manifest::{Manifest, Ring as RingShape};
 use dynomite_snapshot::rdb::Version;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 use super::{View, files};
 use crate::bucket::{NoPlace, Reply, ask, place};
@@ -327,7 +326,7 @@ fn read_manifest(
     let answer = answer(view, restore, place, BucketAction::Get { key }, step)?;
     match answer {
         BucketAnswer::Text { text } => {
-            let digest = Sha256(sha2::Sha256::digest(text.as_bytes()).into()).to_string();
+            let digest = Sha256::of(text.as_bytes()).to_string();
             Manifest::read(text.as_bytes())
                 .map(|manifest| Some((manifest, digest)))
                 .map_err(|why| NoSource::Never("ManifestUnreadable", why.to_string()))

@@ -6,7 +6,7 @@ use dynomite_api::crd::{DynomiteRestore, DynomiteRestoreStatus, RestorePhase, Re
 use super::known::{Data, data, since, written};
 use super::source::Pinned;
 use super::{View, active, chosen, concerns, phase, uid};
-use crate::quantity;
+use crate::backup::order_limit;
 use crate::ring::{Node, Ring};
 
 /// What a restore adds to a node's document, and keeps out of it.
@@ -182,9 +182,6 @@ fn order(
     let token = chosen(status, node)?;
     let pinned: Pinned = serde_json::from_str(&token.load).ok()?;
     let place = crate::bucket::place(view.cluster, view.observed, &status.store);
-    let limit = view.cluster.spec.backup.as_ref();
-    let limit = limit.and_then(|backup| backup.bandwidth_limit.as_ref());
-    let limit = limit.and_then(|limit| quantity::parse(&limit.0));
     Some(RestoreOrder {
         pod_uid: node.pod_uid().to_owned(),
         restore: uid(restore).to_owned(),
@@ -193,7 +190,7 @@ fn order(
         place: place.unwrap_or(pinned.place),
         parts: pinned.parts,
         keep: pinned.keep,
-        bytes_per_second: limit.and_then(|limit| u64::try_from(limit).ok()),
+        bytes_per_second: order_limit(view.cluster),
         save_previous: view.ring.served_since.is_some() && reverts(view.ring, status, token),
     })
 }

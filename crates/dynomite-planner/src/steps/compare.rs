@@ -12,7 +12,7 @@ use crate::wait::Wait;
 /// Hands out and takes back orders, and tells what was found.
 pub(super) fn compare(pass: &Pass<'_>) -> Step {
     let mut step = Step::default();
-    let next = comparison::next(pass.cluster, pass.observed, pass.ring, pass.now);
+    let next = pass.compared;
     if let Some(due) = next.due {
         step.wake(due);
     }
@@ -21,7 +21,7 @@ pub(super) fn compare(pass: &Pass<'_>) -> Step {
             continue;
         };
         let ordered = said.ordered;
-        let order = comparison::order(pass.cluster, pass.ring, &next, node);
+        let order = comparison::order(pass.cluster, pass.ring, next, node);
         let wanted = order.map(|order| order.round);
         let begins = wanted.is_some() && pass.is_moving();
         if ordered != wanted && !begins {

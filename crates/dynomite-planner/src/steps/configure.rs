@@ -43,7 +43,9 @@ pub(super) fn configure(pass: &Pass<'_>) -> Step {
             });
             continue;
         }
-        if restore_terms(pass, node, report).is_none() || elsewhere_is_unknown(pass) {
+        if restore_terms(pass, node, report).is_none()
+            || remotes::are_unknown(pass.cluster, pass.observed)
+        {
             // What it was told stays until it is known what it should be told.
             continue;
         }
@@ -78,7 +80,8 @@ pub(super) fn orders(pass: &Pass<'_>, step: &mut Step) {
         let (Ok(report), Some(address)) = (&node.report, node.address()) else {
             continue;
         };
-        let unknown = restore_terms(pass, node, report).is_none() || elsewhere_is_unknown(pass);
+        let unknown = restore_terms(pass, node, report).is_none()
+            || remotes::are_unknown(pass.cluster, pass.observed);
         if node.terminating() || is_newer(pass, report) || unknown {
             continue;
         }
@@ -173,7 +176,7 @@ pub(super) fn desired(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> 
         copy_not_before: turn(pass, node),
         snapshot: crate::backup::order(cluster, pass.observed, node),
         restore: terms.order,
-        compare: comparison::order(cluster, pass.ring, &compared(pass), node),
+        compare: comparison::order(cluster, pass.ring, pass.compared, node),
         grant,
         distrust,
         hold: terms.hold,
@@ -196,11 +199,6 @@ pub(super) fn known<'n>(pass: &Pass<'_>, node: &'n Node<'_>) -> Option<(NodeDesi
     (held.digest == desired.digest() && !is_newer(pass, report)).then_some((desired, address))
 }
 
-/// What is compared now.
-fn compared(pass: &Pass<'_>) -> comparison::Next {
-    comparison::next(pass.cluster, pass.observed, pass.ring, pass.now)
-}
-
 /// What the ring's restore means for a node, if that can be known now.
 fn restore_terms(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> Option<Terms> {
     let view = restore::View {
@@ -213,17 +211,14 @@ fn restore_terms(pass: &Pass<'_>, node: &Node<'_>, report: &NodeReport) -> Optio
     restore::terms(&view, node, report)
 }
 
-/// Whether nobody knows yet which nodes there are elsewhere.
-fn elsewhere_is_unknown(pass: &Pass<'_>) -> bool {
-    remotes::peers(pass.cluster, pass.observed).is_none()
-}
-
 /// Whether a node that answers holds the document that it should have.
 pub(super) fn is_told(pass: &Pass<'_>, node: &Node<'_>) -> bool {
     let Ok(report) = &node.report else {
         return false;
     };
-    if restore_terms(pass, node, report).is_none() || elsewhere_is_unknown(pass) {
+    if restore_terms(pass, node, report).is_none()
+        || remotes::are_unknown(pass.cluster, pass.observed)
+    {
         return false;
     }
     let desired = desired(pass, node, report);
@@ -426,6 +421,7 @@ mod tests {
             ring: &ring,
             now: world.now,
             earlier: &crate::plan::Plan::default(),
+            compared: &comparison::Next::default(),
         };
         let peers = peers(&pass, &ring.nodes[1]);
         let away = peers

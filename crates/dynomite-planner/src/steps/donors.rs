@@ -134,7 +134,8 @@ fn ranked<'r, 'a>(
     donors
 }
 
-fn donor(node: &Node<'_>) -> Donor {
+/// How another node reaches this one to copy it, or to compare with it.
+pub(crate) fn donor(node: &Node<'_>) -> Donor {
     Donor {
         name: node.name.clone(),
         host: node.host.clone(),

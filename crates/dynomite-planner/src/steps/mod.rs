@@ -27,11 +27,13 @@ mod warm_up;
 use jiff::Timestamp;
 
 use crate::cluster::Cluster;
+use crate::comparison;
 use crate::observed::Observed;
 use crate::plan::{Action, EventKind, Kind, Object, Plan, Planned, StepName, Waiting};
 use crate::ring::Ring;
 use crate::wait::Wait;
 
+pub(crate) use donors::donor;
 pub(crate) use warm_up::grant;
 
 /// A step: it sees everything and what earlier steps of the pass decided.
@@ -61,6 +63,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) now: Timestamp,
     /// What earlier steps of this pass decided.
     pub(crate) earlier: &'a Plan,
+    /// What is compared now: the same for every node, and costly to find out.
+    pub(crate) compared: &'a comparison::Next,
 }
 
 impl Pass<'_> {
@@ -172,6 +176,7 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
         return plan;
     }
     let restored = crate::restore::in_the_way(cluster, observed).is_some();
+    let compared = comparison::next(cluster, observed, &ring, now);
     for (name, step) in STEPS {
         if restored && yields_to_restore(*name) {
             continue;
@@ -182,6 +187,7 @@ pub fn plan(cluster: &Cluster, observed: &Observed, now: Timestamp) -> Plan {
             ring: &ring,
             now,
             earlier: &plan,
+            compared: &compared,
         });
         let stop = decided.stop;
         record(&mut plan, *name, decided);

@@ -241,6 +241,7 @@ mod tests {
             ring: &ring,
             now: world.now,
             earlier: &crate::plan::Plan::default(),
+            compared: &crate::comparison::Next::default(),
         };
         ring.nodes.iter().map(|node| grant(&pass, node)).collect()
     }

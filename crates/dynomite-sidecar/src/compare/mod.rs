@@ -192,11 +192,11 @@ impl Comparer {
     /// In words why not.
     pub(crate) async fn answer(
         &self,
-        view: &View,
+        view: &watch::Receiver<View>,
         from: &ReplicationAsk,
         question: CompareQuestion,
     ) -> Result<Reply, String> {
-        let work = self.work(view).filter(|work| {
+        let work = self.work(&view.borrow()).filter(|work| {
             (work.order.round, &work.cluster_uid, work.token)
                 == (question.round, &from.cluster_uid, from.token)
         });

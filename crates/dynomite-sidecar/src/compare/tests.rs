@@ -369,7 +369,7 @@ async fn nobody_is_answered_outside_a_comparison() {
             // This order repairs nothing.
             ("cluster", 7, level(), false),
         ] {
-            let view = replica.view.borrow().clone();
+            let view = replica.view.subscribe();
             let question = CompareQuestion { round, ask };
             let answer = replica
                 .comparer
@@ -379,6 +379,7 @@ async fn nobody_is_answered_outside_a_comparison() {
         }
         let mut view = replica.view.borrow().clone();
         view.donates = false;
+        let (_, view) = watch::channel(view);
         let question = CompareQuestion {
             round: 7,
             ask: keys(),

@@ -421,8 +421,8 @@ impl Server {
                 return failure(StatusCode::BAD_REQUEST, error.to_string(), remedy);
             }
         };
-        let view = self.view.borrow().clone();
-        match self.asked.comparer.answer(&view, &ask, question).await {
+        let answer = self.asked.comparer.answer(&self.view, &ask, question);
+        match answer.await {
             Ok(Reply::Json(body)) => http::text(StatusCode::OK, "application/json", body),
             Ok(Reply::Value(body)) => http::text(StatusCode::OK, "application/octet-stream", body),
             Err(why) => failure(StatusCode::CONFLICT, why, "try again in the next round"),

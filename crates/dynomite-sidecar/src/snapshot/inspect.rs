@@ -2,7 +2,7 @@
 
 use dynomite_api::contract::BucketAnswer;
 use dynomite_bucket::Bucket;
-use dynomite_snapshot::rdb::{Event, Reader, Record, Version};
+use dynomite_snapshot::rdb::{Event, Reader, Record};
 use jiff::Timestamp;
 
 use super::broken::Broken;
@@ -14,7 +14,6 @@ const HEAD: u64 = 1 << 20;
 /// What a store says of its file.
 #[derive(Default)]
 struct Head {
-    version: Option<Version>,
     saved_at: Option<Timestamp>,
     memory_bytes: Option<u64>,
     /// Whether the keys have begun.
@@ -45,7 +44,7 @@ pub(super) async fn inspect(bucket: &Bucket, key: &str) -> Result<BucketAnswer, 
             Broken::lasting("NotRdb", message)
         })?;
     }
-    let Some(version) = head.version else {
+    let Some(version) = reader.version() else {
         let message = format!(
             "{key} is no RDB file: it ends after {} bytes",
             reader.offset()
@@ -70,9 +69,8 @@ impl Head {
         while let (taken, Some(event)) = reader.read(rest)? {
             rest = &rest[taken..];
             match event {
-                Event::Header(version) => self.version = Some(version),
                 Event::Aux { name, value } => self.note(name, value),
-                Event::Began(Record::Aux) | Event::Ended(_) => {}
+                Event::Header(_) | Event::Began(Record::Aux) | Event::Ended(_) => {}
                 _ => {
                     self.over = true;
                     return Ok(());

@@ -19,6 +19,7 @@ use dynomite_api::contract::{
 use dynomite_bucket::{Bucket, Pace};
 use dynomite_protocol::hash::{HashTag, Placement};
 use dynomite_protocol::token::Token;
+use dynomite_snapshot::digest::Sha256;
 use dynomite_snapshot::envelope::Key;
 use dynomite_snapshot::filter::Filter;
 use dynomite_snapshot::manifest::Snapshot;
@@ -27,7 +28,6 @@ use dynomite_snapshot::rdb::{Counts, Summary, Verifier};
 use dynomite_snapshot::transfer::{self, Download};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
@@ -89,7 +89,7 @@ pub(super) fn digest(order: &RestoreOrder) -> String {
     let content = (&order.place.store, &order.parts, &order.keep);
     // Structs and strings always serialise.
     let bytes = serde_json::to_vec(&content).unwrap_or_default();
-    dynomite_snapshot::digest::Sha256(Sha256::digest(&bytes).into()).to_string()
+    Sha256::of(&bytes).to_string()
 }
 
 /// Removes what lies there of other restores than this one; an empty name is none's.
