@@ -57,9 +57,14 @@ pub const ANNOTATION_LOAD_AGAIN: &str = "dynomite.io/load-again";
 pub const ANNOTATION_CATALOG: &str = "dynomite.io/catalog";
 /// Label on a `DynomiteBackup` that was made for what lay in a store: `true`.
 pub const LABEL_FOUND: &str = "dynomite.io/found";
-/// Annotation on a `DynomiteBackup` of a schedule: the time it is for, RFC 3339.
+/// Annotation on a `DynomiteBackup` or `DynomiteRestore` that a person asked for
+/// by one of the old REST calls: the id of the call.
+pub const ANNOTATION_CALL: &str = "dynomite.io/call";
+/// Annotation on a `DynomiteBackup` or `DynomiteRestore` of a schedule: the time
+/// it is for, RFC 3339.
 pub const ANNOTATION_SCHEDULED_FOR: &str = "dynomite.io/scheduled-for";
-/// Label on a `DynomiteBackup` of a schedule: the schedule's name.
+/// Label on a `DynomiteBackup` or `DynomiteRestore` of a schedule: the schedule's
+/// name.
 pub const LABEL_SCHEDULE: &str = "dynomite.io/schedule";
 /// Annotation on a `DynomiteCluster` or a pod template: restart since.
 pub const ANNOTATION_RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";

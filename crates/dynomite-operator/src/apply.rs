@@ -6,7 +6,7 @@
 use std::fmt::Debug;
 
 use dynomite_api::annotations::{FIELD_MANAGER, FINALIZER};
-use dynomite_api::contract::{BucketRequest, NodeDesired};
+use dynomite_api::contract::{BucketRequest, CallAnswer, NodeDesired};
 use dynomite_api::crd::{DynomiteBackup, DynomiteCluster, DynomiteRestore};
 use dynomite_planner::{
     Action, ByContainer, Cluster, EventKind, Failure, Kind, Object, Outcome, Planned,
@@ -353,6 +353,17 @@ async fn hand_credentials(
     Ok(client.hand_credentials(target, &held.credentials).await?)
 }
 
+async fn answer_call(
+    ctx: &Context,
+    memory: &mut Memory,
+    target: &Target,
+    answer: &CallAnswer,
+) -> Result<(), Error> {
+    ctx.leadership.check()?;
+    let client = node_client(memory).map_err(Error::NoClient)?;
+    Ok(client.answer_call(target, answer).await?)
+}
+
 fn ask_bucket(
     ctx: &Context,
     memory: &mut Memory,
@@ -449,6 +460,15 @@ async fn one_by_one(
                 Ok(target) => ask_bucket(ctx, memory, cluster, target, request),
                 Err(error) => Err(error),
             },
+            Action::AnswerCall {
+                node,
+                pod_uid,
+                address,
+                answer,
+            } => match target(cluster, node, pod_uid, address) {
+                Ok(target) => answer_call(ctx, memory, &target, answer).await,
+                Err(error) => Err(error),
+            },
             Action::WriteBackup { seen, status } => {
                 beside::write::<DynomiteBackup>(ctx, namespace, seen, status).await
             }
@@ -530,6 +550,9 @@ async fn delete_kind(
         Kind::Pod => delete::<Pod>(ctx, namespace, name, seen, Some(&world.pods)).await,
         Kind::DynomiteBackup => {
             delete::<DynomiteBackup>(ctx, namespace, name, seen, Some(&world.backups)).await
+        }
+        Kind::DynomiteRestore => {
+            delete::<DynomiteRestore>(ctx, namespace, name, seen, Some(&world.restores)).await
         }
         Kind::Secret => {
             memory.secrets = None;

@@ -81,7 +81,7 @@ pub fn watched(ctx: &Context, namespace: &str, kind: Kind, name: &str) -> Option
         Kind::PersistentVolumeClaim => {
             Object::PersistentVolumeClaim(world.claims.get(namespace, name)?.as_ref().clone())
         }
-        Kind::Pod | Kind::Secret | Kind::DynomiteBackup => return None,
+        Kind::Pod | Kind::Secret | Kind::DynomiteBackup | Kind::DynomiteRestore => return None,
     })
 }
 
@@ -113,7 +113,11 @@ async fn look_up(
         Kind::PodDisruptionBudget => get::<PodDisruptionBudget>(ctx, namespace, name)
             .await?
             .map(Object::PodDisruptionBudget),
-        Kind::PersistentVolumeClaim | Kind::Pod | Kind::Secret | Kind::DynomiteBackup => None,
+        Kind::PersistentVolumeClaim
+        | Kind::Pod
+        | Kind::Secret
+        | Kind::DynomiteBackup
+        | Kind::DynomiteRestore => None,
     })
 }
 

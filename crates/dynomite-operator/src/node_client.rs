@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dynomite_api::contract::{
-    BucketAnswer, BucketRequest, CN_NODE, Credentials, MAX_SMALL_OBJECT, NodeDesired, NodeReport,
-    PATH_BUCKET, PATH_CREDENTIALS, PATH_DESIRED, PATH_REPORT, PORT_SECURE,
+    BucketAnswer, BucketRequest, CN_NODE, CallAnswer, Credentials, MAX_SMALL_OBJECT, NodeDesired,
+    NodeReport, PATH_BUCKET, PATH_CALLS, PATH_CREDENTIALS, PATH_DESIRED, PATH_REPORT, PORT_SECURE,
 };
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -174,6 +174,17 @@ impl NodeClient {
             (status, _) if status.is_success() => Ok(()),
             // Its words may repeat what it was sent.
             (status, _) => Err(Error::Status(status, "the credentials".to_owned())),
+        }
+    }
+
+    /// Tells the node what became of a call that a person waits at.
+    pub async fn answer_call(&self, target: &Target, answer: &CallAnswer) -> Result<(), Error> {
+        let body =
+            serde_json::to_vec(answer).map_err(|error| Error::Unreadable(error.to_string()))?;
+        let request = self.send(target, Method::PUT, PATH_CALLS, body.into());
+        match within(ASSIGN_DEADLINE, request).await? {
+            (status, _) if status.is_success() => Ok(()),
+            (status, body) => Err(Error::Status(status, words(&body))),
         }
     }
 

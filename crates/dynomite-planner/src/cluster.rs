@@ -12,8 +12,8 @@ use dynomite_api::contract::{
     ClusterRef, Consistency, EngineSettings, HealthSettings, Peer, Persistence, StoreSettings,
 };
 use dynomite_api::crd::{
-    DynomiteCluster, DynomiteClusterSpec, MAX_STATEFULSET_NAME, RackSpec, StorageMedium,
-    StorageSpec,
+    DynomiteCluster, DynomiteClusterSpec, MAX_STATEFULSET_NAME, RackSpec, RefreshStatus,
+    StorageMedium, StorageSpec,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -58,6 +58,8 @@ pub struct Cluster {
     pub catalog_asked: Option<String>,
     /// The last time of each schedule that was heeded, by the status.
     pub schedules_heeded: BTreeMap<String, Timestamp>,
+    /// What the status says of its refresh.
+    pub refreshed: Option<RefreshStatus>,
     /// Since when the status says that the ring has served.
     pub served_since: Option<Timestamp>,
     /// The tokens the status holds, by node name.
@@ -165,6 +167,7 @@ impl Cluster {
         check_racks(&id.name, spec, found);
         let (tokens, tokens_given) = tokens(spec, found);
         check_consistency(spec, found);
+        check_refresh(&id, spec, found);
         let faults = settings::faults(spec, defaults);
         let mut store = store(spec, found);
         store.settings = settings::without(&faults, "store.settings", &store.settings);
@@ -204,6 +207,7 @@ impl Cluster {
                 .flat_map(|backup| &backup.schedules)
                 .map(|schedule| (schedule.name.clone(), schedule.last.0))
                 .collect(),
+            refreshed: status.and_then(|s| s.refresh.clone()),
             served_since: status.and_then(|s| s.served_since.as_ref()).map(|t| t.0),
             status_tokens: nodes().map(|n| (n.name.clone(), n.token)).collect(),
             status_addresses: nodes()
@@ -496,6 +500,45 @@ fn check_consistency(spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) {
             );
             push(found, field, message);
         }
+    }
+}
+
+/// The schema knows no namespace, so it cannot see every ring that names itself.
+fn check_refresh(id: &ClusterRef, spec: &DynomiteClusterSpec, found: &mut Vec<Violation>) {
+    let Some(refresh) = &spec.refresh else {
+        return;
+    };
+    let source = &refresh.source_cluster;
+    let namespace = source.namespace.as_ref().unwrap_or(&id.namespace);
+    if (namespace, &source.name) == (&id.namespace, &id.name) {
+        push(
+            found,
+            "spec.refresh.sourceCluster",
+            "is this cluster itself: what was written since its last backup would be lost each time; name the ring whose data this one is to get",
+        );
+    }
+    let backup = spec.backup.as_ref();
+    let store = backup.and_then(|backup| backup.store(refresh.store.as_deref()));
+    if store.is_none() {
+        push(
+            found,
+            "spec.refresh",
+            "needs the store that the backups lie in: add it to spec.backup.stores",
+        );
+    }
+    if backup.is_some_and(|backup| !backup.schedules.is_empty()) {
+        push(
+            found,
+            "spec.refresh",
+            "gives up what was written to this ring, and spec.backup.schedules keeps it: a ring has one or the other",
+        );
+    }
+    if !spec.remote_datacenters.is_empty() {
+        push(
+            found,
+            "spec.refresh",
+            "excludes spec.remoteDatacenters: the other datacenters would keep, and send, what this one gives up",
+        );
     }
 }
 

@@ -15,6 +15,7 @@
 mod backup;
 mod blocker;
 mod bucket;
+mod calls;
 #[cfg(test)]
 mod chains;
 mod cluster;

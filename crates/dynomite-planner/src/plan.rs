@@ -1,6 +1,6 @@
 //! A plan: what the operator does now, and what it waits for, each with its reason.
 
-use dynomite_api::contract::{BucketRequest, NodeDesired};
+use dynomite_api::contract::{BucketRequest, CallAnswer, NodeDesired};
 use dynomite_api::crd::{
     DynomiteBackup, DynomiteBackupStatus, DynomiteRestore, DynomiteRestoreStatus,
 };
@@ -71,6 +71,8 @@ pub enum StepName {
     Resize,
     /// Pods of an older revision.
     Roll,
+    /// Calls of people by the old REST.
+    Answer,
     /// Restores.
     Restore,
     /// Backups.
@@ -93,6 +95,7 @@ impl StepName {
             Self::Retire => "retire",
             Self::Resize => "resize",
             Self::Roll => "roll",
+            Self::Answer => "answer",
             Self::Restore => "restore",
             Self::Snapshot => "snapshot",
             Self::Compare => "compare",
@@ -181,6 +184,17 @@ pub enum Action {
         address: String,
         /// The question.
         request: Box<BucketRequest>,
+    },
+    /// Tell a node what became of a call that a person waits at.
+    AnswerCall {
+        /// The node, which is its pod.
+        node: String,
+        /// The pod's UID.
+        pod_uid: String,
+        /// The pod's address.
+        address: String,
+        /// The answer.
+        answer: Box<CallAnswer>,
     },
     /// Write the status of a `DynomiteBackup`, exactly of this one.
     WriteBackup {
@@ -286,6 +300,7 @@ impl Action {
             Self::IssueCertificates(what) => format!("Secret {}", what.admin_secret),
             Self::HandCredentials { node, .. } => format!("credentials of node {node}"),
             Self::AskBucket { request, .. } => format!("store {}", request.place.store),
+            Self::AnswerCall { node, .. } => format!("call at node {node}"),
             Self::WriteBackup {
                 seen: AsSeen { name, .. },
                 ..
@@ -412,6 +427,8 @@ pub enum Kind {
     Secret,
     /// `dynomite.io/v1alpha1`.
     DynomiteBackup,
+    /// `dynomite.io/v1alpha1`.
+    DynomiteRestore,
 }
 
 impl Kind {
@@ -426,6 +443,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Secret => "Secret",
             Self::DynomiteBackup => "DynomiteBackup",
+            Self::DynomiteRestore => "DynomiteRestore",
         }
     }
 }

@@ -72,6 +72,7 @@ pub fn status(
         tokens: view.tokens(),
         remote_datacenters: crate::remotes::statuses(cluster, observed),
         backup: crate::backup::cluster_status(cluster, observed, now),
+        refresh: crate::restore::refresh_status(cluster, observed, now),
         plan: view.plan_entries(),
     }
 }
@@ -154,17 +155,15 @@ impl View<'_> {
     /// The actions that change something.
     fn changes(&self) -> impl Iterator<Item = &crate::plan::Planned> {
         let actions = self.plan.actions.iter();
-        // Backups and comparisons change nothing of the ring, and are told elsewhere.
         actions.filter(|planned| {
-            !matches!(planned.step, StepName::Snapshot | StepName::Compare)
-                && !matches!(planned.action, Action::Event { .. })
+            !is_beside(planned.step) && !matches!(planned.action, Action::Event { .. })
         })
     }
 
     /// What failed of them.
     fn failures(&self) -> impl Iterator<Item = &crate::plan::Failure> {
         let failures = self.outcome.failures.iter();
-        failures.filter(|failure| !matches!(failure.step, StepName::Snapshot | StepName::Compare))
+        failures.filter(|failure| !is_beside(failure.step))
     }
 
     /// The waits that keep the cluster from being as declared.
@@ -599,6 +598,15 @@ impl View<'_> {
     }
 }
 
+/// Whether a step changes nothing of the ring: backups have a status of their own,
+/// and who calls by REST is answered there.
+fn is_beside(step: StepName) -> bool {
+    matches!(
+        step,
+        StepName::Snapshot | StepName::Answer | StepName::Compare
+    )
+}
+
 /// One word for an action that is worth telling.
 fn verb(action: &Action) -> Option<&'static str> {
     match action {
@@ -612,6 +620,7 @@ fn verb(action: &Action) -> Option<&'static str> {
         | Action::Event { .. }
         | Action::HandCredentials { .. }
         | Action::AskBucket { .. }
+        | Action::AnswerCall { .. }
         | Action::WriteBackup { .. }
         | Action::MakeBackup(_)
         | Action::TakeAnnotation { .. }

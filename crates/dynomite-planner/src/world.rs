@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use dynomite_api::contract::{
-    Awaiting, CompareReport, DesiredMark, EngineState, Grant, NodeDesired, NodePhase, NodeReport,
-    ProofKind, Received, RestoreReport, SnapshotReport, StoreFacts,
+    Awaiting, Call, CallOutcome, CompareReport, DesiredMark, EngineState, Grant, NodeDesired,
+    NodePhase, NodeReport, ProofKind, Received, RestoreReport, SnapshotReport, StoreFacts, Wish,
 };
 use dynomite_api::crd::DynomiteCluster;
 use jiff::{SignedDuration, Timestamp};
@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) deaf: Vec<String>,
     /// Nodes whose image cannot be pulled.
     pub(crate) blocked: Vec<String>,
+    /// Whether answers to calls are lost on their way.
+    pub(crate) unheard: bool,
     /// What lives in each pod, by pod name.
     pub(crate) lives: BTreeMap<String, Life>,
     /// The object storage.
@@ -78,6 +80,10 @@ pub(crate) struct Life {
     pub(crate) credentials: Vec<String>,
     /// What it says of comparisons; one that knows none says nothing.
     pub(crate) compare: Option<CompareReport>,
+    /// The calls of people that wait at it.
+    pub(crate) calls: Vec<Call>,
+    /// What the operator has answered to calls.
+    pub(crate) answered: Vec<CallOutcome>,
     /// What its engine has received; an engine that does not number says nothing.
     pub(crate) received: Option<Received>,
 }
@@ -129,6 +135,7 @@ impl World {
             starting: Vec::new(),
             deaf: Vec::new(),
             blocked: Vec::new(),
+            unheard: false,
             lives: BTreeMap::new(),
             storage: storage::Storage::default(),
             wiped: 0,
@@ -306,6 +313,15 @@ impl World {
                 uid,
                 resources,
             } => self.resize(pod, uid, resources),
+            Action::AnswerCall { .. } if self.unheard => {}
+            Action::AnswerCall { node, answer, .. } => {
+                let life = self.lives.entry(node.clone()).or_default();
+                let before = life.calls.len();
+                life.calls.retain(|call| call.id != answer.id);
+                if life.calls.len() < before {
+                    life.answered.push(answer.outcome.clone());
+                }
+            }
             Action::HandCredentials { .. }
             | Action::AskBucket { .. }
             | Action::WriteBackup { .. }
@@ -455,6 +471,9 @@ impl World {
             Kind::PodDisruptionBudget => drop(o.pod_disruption_budgets.remove(name)),
             Kind::DynomiteBackup => {
                 self.observed.backups.remove(name);
+            }
+            Kind::DynomiteRestore => {
+                self.observed.restores.remove(name);
             }
             Kind::Secret => {}
         }
@@ -718,6 +737,42 @@ impl World {
         self.waits().iter().map(Wait::reason).collect()
     }
 
+    /// A person calls a node by REST.
+    pub(crate) fn call(&mut self, node: &str, wish: Wish) {
+        let call = Call {
+            id: self.fresh("call"),
+            wish,
+            by: "dynomite-admin".to_owned(),
+            at: self.now,
+        };
+        self.lives
+            .entry(node.to_owned())
+            .or_default()
+            .calls
+            .push(call);
+    }
+
+    /// Passes until nobody waits for an answer, and the objects that were named to
+    /// callers; an error is why one was refused.
+    pub(crate) fn answers(&mut self) -> Vec<Result<String, String>> {
+        for _ in 0..10 {
+            if self.lives.values().all(|life| life.calls.is_empty()) {
+                break;
+            }
+            self.pass();
+        }
+        let lives = self.lives.values_mut();
+        let said = lives.flat_map(|life| {
+            assert!(life.calls.is_empty(), "nobody answers {:?}", life.calls);
+            std::mem::take(&mut life.answered)
+        });
+        said.map(|outcome| match outcome {
+            CallOutcome::Made { name, .. } => Ok(name),
+            CallOutcome::Refused { why } => Err(why),
+        })
+        .collect()
+    }
+
     /// A change of the spec.
     pub(crate) fn edit(
         &mut self,
@@ -803,6 +858,7 @@ fn says(name: &str, uid: &str, life: &Life, ready: bool) -> NodeReport {
             ..said.clone()
         }),
         "restore": life.restore, "snapshot": life.snapshot, "credentials": life.credentials,
+        "calls": life.calls,
         "warmUp": life.warming.then(|| json!({
             "donor": life.donor, "stage": "Copying", "startedAt": "2026-01-01T00:02:00Z",
             "attempt": 1, "bytesDone": 0,

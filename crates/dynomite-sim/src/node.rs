@@ -568,6 +568,7 @@ impl Node {
             restore: None,
             compare: None,
             credentials: Vec::new(),
+            calls: Vec::new(),
         })
     }
 }

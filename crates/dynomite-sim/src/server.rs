@@ -57,7 +57,7 @@ impl Server {
             Kind::PodDisruptionBudget => o.pod_disruption_budgets.contains_key(name),
             Kind::PersistentVolumeClaim => o.claims.contains_key(name),
             Kind::Pod => o.pods.contains_key(name),
-            Kind::Secret | Kind::DynomiteBackup => false,
+            Kind::Secret | Kind::DynomiteBackup | Kind::DynomiteRestore => false,
         }
     }
 
@@ -177,7 +177,7 @@ impl Server {
                     claim.metadata.resource_version = Some(fresh);
                 }
             }
-            Kind::Secret | Kind::DynomiteBackup => {}
+            Kind::Secret | Kind::DynomiteBackup | Kind::DynomiteRestore => {}
         }
         Ok(())
     }
@@ -208,7 +208,7 @@ impl Server {
             Kind::PodDisruptionBudget => o.pod_disruption_budgets.get(name).map(|o| &o.metadata),
             Kind::PersistentVolumeClaim => o.claims.get(name).map(|o| &o.metadata),
             Kind::Pod => o.pods.get(name).map(|o| &o.metadata),
-            Kind::Secret | Kind::DynomiteBackup => None,
+            Kind::Secret | Kind::DynomiteBackup | Kind::DynomiteRestore => None,
         }
     }
 
@@ -290,6 +290,7 @@ impl Server {
             | Action::Assign { .. }
             | Action::HandCredentials { .. }
             | Action::AskBucket { .. }
+            | Action::AnswerCall { .. }
             | Action::WriteBackup { .. }
             | Action::MakeBackup(_)
             | Action::MakeScratch(_)

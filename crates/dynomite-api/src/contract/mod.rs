@@ -5,6 +5,7 @@
 //! holds only facts that the node itself can know; the operator joins them with
 //! what it sees in Kubernetes.
 
+mod call;
 mod comparison;
 mod cut;
 mod desired;
@@ -12,6 +13,7 @@ mod paths;
 mod report;
 mod snapshot;
 
+pub use call::{Call, CallAnswer, CallOutcome, MAX_CALLS, Wish};
 pub use comparison::{
     Broken, COMPARE_BODY_MAX, COMPARE_KEYS_MAX, COMPARE_LEVEL_MAX, CompareAsk, CompareKeys,
     CompareOrder, CompareQuestion, CompareReport, CompareRound, CompareTally, Key, KeyVote,

@@ -29,9 +29,11 @@ pub const PATH_CREDENTIALS: &str = "/v1/credentials";
 pub const PATH_BUCKET: &str = "/v1/bucket";
 /// `POST`, by a same-token peer: a [`CompareQuestion`](super::CompareQuestion).
 pub const PATH_COMPARE: &str = "/v1/compare";
+/// `PUT`, by the operator: a [`CallAnswer`](super::CallAnswer).
+pub const PATH_CALLS: &str = "/v1/calls";
 /// `GET` or `POST`, by a person or the operator: where the old REST calls that
 /// change something begin, in any case: `start`, `stop`, `startstorageprocess`,
-/// `stopstorageprocess`.
+/// `stopstorageprocess`, `backup`, `takesnapshot`, `restore`.
 pub const PREFIX_ADMIN: &str = "/REST/v1/admin/";
 /// The protocol named in the `Upgrade` header of [`PATH_REPLICATION`].
 pub const UPGRADE_REPLICATION: &str = "dynomite-replication";

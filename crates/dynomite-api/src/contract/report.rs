@@ -71,6 +71,9 @@ pub struct NodeReport {
     /// The ids of the credentials that the node holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub credentials: Vec<String>,
+    /// What people have asked of the ring through this node, and wait for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<super::Call>,
 }
 
 impl NodeReport {
@@ -106,6 +109,7 @@ impl NodeReport {
             restore: None,
             compare: None,
             credentials: Vec::new(),
+            calls: Vec::new(),
         }
     }
 }

@@ -317,7 +317,7 @@ fn default_parallelism() -> u32 {
     4
 }
 
-fn default_time_zone() -> String {
+pub(super) fn default_time_zone() -> String {
     "UTC".into()
 }
 

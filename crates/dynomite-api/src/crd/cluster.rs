@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backup_spec::{BackupSpec, BootstrapSpec};
+use super::refresh::RefreshSpec;
 use super::status::DynomiteClusterStatus;
 use super::volume::StorageSpec;
 use crate::Token;
@@ -41,7 +42,8 @@ use crate::contract::{ConsistencyLevel, Persistence, StoreKind};
     printcolumn(name = "Read", type_ = "string", json_path = ".spec.consistency.read", priority = 1),
     printcolumn(name = "Write", type_ = "string", json_path = ".spec.consistency.write", priority = 1),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name becomes the name of Services: use lower-case letters, digits and '-', and begin with a letter"),
-    validation = Rule::new("self.spec.racks.all(r, size(self.metadata.name) + 1 + size(r.name) <= 52)").message("metadata.name and a rack's name together make a StatefulSet's name '<cluster>-<rack>', which may have at most 52 characters: shorten one of them")
+    validation = Rule::new("self.spec.racks.all(r, size(self.metadata.name) + 1 + size(r.name) <= 52)").message("metadata.name and a rack's name together make a StatefulSet's name '<cluster>-<rack>', which may have at most 52 characters: shorten one of them"),
+    validation = Rule::new("!has(self.spec.refresh) || has(self.spec.refresh.sourceCluster.namespace) || self.spec.refresh.sourceCluster.name != self.metadata.name").message("refresh.sourceCluster is this cluster itself: what was written since its last backup would be lost each time; name the ring whose data this one is to get")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -51,6 +53,9 @@ use crate::contract::{ConsistencyLevel, Persistence, StoreKind};
     validation = Rule::new("self.consistency.write == 'DC_ONE' || size(self.racks) >= 3").message("consistency.write: a quorum needs at least three racks, because with fewer one lost node fails every request of its token: add racks or use DC_ONE"),
     validation = Rule::new("self.storage.medium != 'None' || !has(self.store.persistence) || self.store.persistence == 'none'").message("store.persistence needs a volume: set it to none, or storage.medium to Volume"),
     validation = Rule::new("!has(self.backup) || !has(self.backup.preferredRack) || self.racks.exists(r, r.name == self.backup.preferredRack)").message("backup.preferredRack names no rack of the ring: give one of racks[].name, or leave it out"),
+    validation = Rule::new("!has(self.refresh) || has(self.backup) && (!has(self.refresh.store) || self.backup.stores.exists(p, p.name == self.refresh.store))").message("refresh needs the store that the backups lie in: add it to backup.stores, and name it or leave refresh.store out for the first one"),
+    validation = Rule::new("!has(self.refresh) || !has(self.backup) || size(self.backup.schedules) == 0").message("refresh gives up what was written to this ring, and backup.schedules keeps it: a ring has one or the other, so that no ring whose data matters is refreshed by mistake"),
+    validation = Rule::new("!has(self.refresh) || size(self.remoteDatacenters) == 0").message("refresh and remoteDatacenters exclude each other: the other datacenters would keep, and send, what this one gives up"),
     validation = Rule::new("self.remoteDatacenters.all(d, d.name != self.datacenter)").message("remoteDatacenters must not name this cluster's own datacenter: give each datacenter a name of its own")
 )]
 pub struct DynomiteClusterSpec {
@@ -104,6 +109,10 @@ pub struct DynomiteClusterSpec {
     /// What a new ring begins with. Absent: it begins empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<BootstrapSpec>,
+    /// The latest backup of another ring, restored into this one on a schedule.
+    /// Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<RefreshSpec>,
     /// The DNS domain of the Kubernetes cluster.
     #[serde(default = "default_cluster_domain")]
     #[schemars(length(min = 1, max = 253))]

@@ -10,6 +10,7 @@ mod backup_spec;
 mod cluster;
 mod condition;
 mod definition;
+mod refresh;
 mod restore;
 mod status;
 mod volume;
@@ -31,6 +32,7 @@ pub use condition::{
     set_condition, set_outcome, set_verified,
 };
 pub use definition::{definition, definitions};
+pub use refresh::{RefreshSpec, RefreshStatus};
 pub use restore::{
     DynomiteRestore, DynomiteRestoreSpec, DynomiteRestoreStatus, ManagerBackup, RESTORE_FINALIZER,
     RestoreFileStatus, RestoreFrom, RestoreNodeStatus, RestorePhase, RestoreTokenStatus,

@@ -49,6 +49,9 @@ pub struct DynomiteClusterStatus {
     /// Backups of the cluster, where its spec has stores for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<ClusterBackupStatus>,
+    /// The refresh of the cluster, where its spec has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh: Option<super::refresh::RefreshStatus>,
     /// What the operator does next, and what it waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<PlanStatus>,

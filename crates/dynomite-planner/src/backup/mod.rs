@@ -50,7 +50,7 @@ pub(crate) use end::{clean, deletion};
 pub(crate) use found::{rebuild, show};
 pub(crate) use health::{cluster_status, health};
 pub(crate) use retention::{retain, wanted};
-pub(crate) use trigger::triggers;
+pub(crate) use trigger::{called, triggers};
 pub(crate) use verify::{end as end_scratch, verify};
 
 pub use schedule::{Due, due};

@@ -1,17 +1,20 @@
-//! What asks for backups beside people who create them: an annotation on the cluster, and schedules.
+//! What asks for backups beside people who create them: an annotation on the cluster, calls by REST, and schedules.
 
 use dynomite_api::annotations::{
-    ANNOTATION_BACKUP, ANNOTATION_SCHEDULED_FOR, APP_NAME, LABEL_INSTANCE, LABEL_NAME,
-    LABEL_SCHEDULE,
+    ANNOTATION_BACKUP, ANNOTATION_CALL, ANNOTATION_SCHEDULED_FOR, APP_NAME, LABEL_INSTANCE,
+    LABEL_NAME, LABEL_SCHEDULE,
 };
+use dynomite_api::contract::Call;
 use dynomite_api::crd::{BackupSchedule, DynomiteBackup, DynomiteBackupSpec};
 use jiff::Timestamp;
 
-use super::{Due, View, due};
+use super::{Due, View, due, is_active};
+use crate::calls::{self, Reply};
 use crate::cluster::Cluster;
 use crate::objects::pairs;
 use crate::observed::Observed;
 use crate::plan::{Action, EventKind};
+use crate::ring::Ring;
 use crate::steps::Step;
 
 /// The longest name that an annotation may give: a directory contains it.
@@ -66,6 +69,59 @@ fn asked(view: &View<'_>, name: &str, step: &mut Step) {
         said,
         "a person asked for a backup",
     );
+}
+
+/// What becomes of a call for a backup. One without a name is answered by a
+/// backup that is under way for an earlier call: people and their scripts call
+/// every node of a ring, one after the other, as they called the manager's.
+pub(crate) fn called(
+    cluster: &Cluster,
+    observed: &Observed,
+    ring: &Ring<'_>,
+    call: &Call,
+    name: Option<&str>,
+) -> Reply {
+    let there = |name: &str| Reply::There {
+        object: "DynomiteBackup",
+        name: name.to_owned(),
+    };
+    let by_call = |(_, backup): &(&String, &DynomiteBackup)| calls::is_of(&backup.metadata, call);
+    if let Some((name, _)) = observed.backups.iter().find(by_call) {
+        return there(name);
+    }
+    if let Some(restore) = crate::restore::in_the_way(cluster, observed) {
+        return Reply::Refused(format!(
+            "DynomiteRestore {restore} is under way: call again when it has ended"
+        ));
+    }
+    if ring.served_since.is_none() {
+        let why = "the ring has not served yet: there is nothing to back up";
+        return Reply::Refused(why.to_owned());
+    }
+    let chosen = match name {
+        Some(name) if !is_name(name) => {
+            return Reply::Refused(format!(
+                "{name:?} cannot be a name: take lower-case letters, digits, '-' and '.'"
+            ));
+        }
+        Some(name) if observed.backups.contains_key(name) => return there(name),
+        Some(name) => name.to_owned(),
+        None => {
+            let of_call = |backup: &DynomiteBackup| {
+                let annotations = backup.metadata.annotations.as_ref();
+                annotations.is_some_and(|all| all.contains_key(ANNOTATION_CALL))
+            };
+            let mut all = observed.backups.iter();
+            if let Some((name, _)) = all.find(|(_, b)| is_active(b) && of_call(b)) {
+                return there(name);
+            }
+            let at = call.at.strftime("%Y%m%d-%H%M%S");
+            format!("{}-rest-{at}", cluster.id.name)
+        }
+    };
+    let mut backup = made(cluster, &chosen);
+    calls::mark(&mut backup.metadata, call);
+    Reply::Make(Action::MakeBackup(Box::new(backup)))
 }
 
 fn is_name(text: &str) -> bool {

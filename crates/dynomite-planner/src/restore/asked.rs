@@ -53,13 +53,19 @@ pub(crate) fn asked(cluster: &Cluster, observed: &Observed, step: &mut Step) {
     );
 }
 
-enum Answer {
+/// What becomes of a wish.
+pub(super) enum Answer {
     Make(Box<DynomiteRestore>),
     /// Its name.
     There(String),
 }
 
-fn answer(cluster: &Cluster, observed: &Observed, value: &str) -> Result<Answer, String> {
+/// What becomes of a wish for what `value` names; an error says why nothing does.
+pub(super) fn answer(
+    cluster: &Cluster,
+    observed: &Observed,
+    value: &str,
+) -> Result<Answer, String> {
     let (from, text) = read(observed, value)?;
     let spec = DynomiteRestoreSpec {
         cluster: cluster.id.name.clone(),

@@ -13,9 +13,11 @@
 //! the restored ones; a roll-back is the same the other way round.
 
 mod asked;
+mod called;
 mod files;
 mod follow;
 mod known;
+mod refresh;
 mod source;
 mod terms;
 
@@ -36,6 +38,8 @@ use known::{Data, data, proof_now};
 use source::{NoSource, Source, source};
 
 pub(crate) use asked::asked;
+pub(crate) use called::called;
+pub(crate) use refresh::{refresh, refresh_status};
 pub(crate) use terms::{Terms, left_held, terms};
 
 /// How long the ring may take to come to rest before the restore is given up.

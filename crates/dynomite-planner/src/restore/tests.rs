@@ -11,9 +11,11 @@ use crate::plan::{Action, AsSeen, Plan};
 use crate::world::{Life, World, resource};
 
 mod annotation;
+mod called;
 mod files;
 mod known;
 mod random;
+mod refresh;
 mod scope;
 mod trouble;
 

@@ -8,6 +8,7 @@
 //! when nothing is being taken away, and comparisons (`compare`) when no backup is. A step that finds the ground
 //! unsafe for the rest, such as contradicting tokens, stops the pass.
 
+mod answer;
 mod assign_tokens;
 mod compare;
 mod configure;
@@ -44,6 +45,7 @@ const STEPS: &[(StepName, StepFn)] = &[
     (StepName::Provision, provision::provision),
     (StepName::AssignTokens, assign_tokens::assign_tokens),
     (StepName::Configure, configure::configure),
+    (StepName::Answer, answer::answer),
     (StepName::Restore, restore::restore),
     (StepName::WarmUp, warm_up::warm_up),
     (StepName::Renew, renew::renew),

@@ -7,6 +7,7 @@ use dynomite_api::crd::{DynomiteRestore, DynomiteRestoreStatus, RESTORE_FINALIZE
 use jiff::SignedDuration;
 
 use super::{Pass, Step, configure};
+use crate::calls;
 use crate::plan::{Action, AsSeen, EventKind};
 use crate::restore::{self, View};
 use crate::ring::Node;
@@ -36,11 +37,13 @@ pub(super) fn restore(pass: &Pass<'_>) -> Step {
         step.act(Action::MakeRestore(Box::new(first)), why);
     }
     restore::asked(pass.cluster, pass.observed, &mut step);
+    restore::refresh(pass.cluster, pass.observed, pass.ring, pass.now, &mut step);
     let Some(active) = restore::active(pass.cluster, pass.observed) else {
         return step;
     };
     // What could end while the wish for it still stands would be done again.
-    if pass.cluster.restore_asked.is_some() && restore::phase(active) == RestorePhase::Pending {
+    let asked = pass.cluster.restore_asked.is_some() || calls::asks_for_restore(pass.ring);
+    if asked && restore::phase(active) == RestorePhase::Pending {
         return step;
     }
     let name = active.metadata.name.clone().unwrap_or_default();

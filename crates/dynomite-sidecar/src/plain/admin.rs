@@ -116,9 +116,9 @@ pub(super) fn refuse_mutating(view: &View) -> Answer {
         (desired.node.host.as_str(), desired.cluster.name.as_str())
     });
     let remedy = format!(
-        "call start, stop, startstorageprocess and stopstorageprocess at \
-         https://{host}:{PORT_SECURE}{PREFIX_ADMIN} with the client certificate of Secret \
-         {cluster}-admin-tls; for the other paths change the DynomiteCluster"
+        "call start, stop, startstorageprocess, stopstorageprocess, backup, takesnapshot and \
+         restore at https://{host}:{PORT_SECURE}{PREFIX_ADMIN} with the client certificate of \
+         Secret {cluster}-admin-tls; nothing is left for repair and drain to do"
     );
     let error = "this path needs credentials, and this port takes none";
     failure(StatusCode::FORBIDDEN, error, &remedy)

@@ -656,6 +656,7 @@ fn make_report(
         restore: outline.restore,
         compare: None,
         credentials: Vec::new(),
+        calls: Vec::new(),
     }
 }
 

@@ -17,6 +17,7 @@
 //! [`HEADER_CLUSTER`]) and whom it means ([`HEADER_DONOR`]): addresses are
 //! reused, and all nodes of a cluster carry one certificate.
 
+mod calls;
 mod client;
 mod credentials;
 mod guard;

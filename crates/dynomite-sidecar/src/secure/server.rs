@@ -8,9 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use dynomite_api::Token;
 use dynomite_api::contract::{
-    BucketRequest, COMPARE_BODY_MAX, CompareQuestion, MAX_SMALL_OBJECT, NodeDesired, NodeReport,
-    PATH_BUCKET, PATH_COMPARE, PATH_CREDENTIALS, PATH_CUT, PATH_DESIRED, PATH_REPLICATION,
-    PATH_REPORT, PATH_RING, PREFIX_ADMIN, UPGRADE_REPLICATION,
+    BucketRequest, COMPARE_BODY_MAX, CallAnswer, CallOutcome, CompareQuestion, MAX_SMALL_OBJECT,
+    NodeDesired, NodeReport, PATH_BUCKET, PATH_CALLS, PATH_COMPARE, PATH_CREDENTIALS, PATH_CUT,
+    PATH_DESIRED, PATH_REPLICATION, PATH_REPORT, PATH_RING, PREFIX_ADMIN, UPGRADE_REPLICATION,
+    Wish,
 };
 use dynomite_lifecycle::{CutSight, Word};
 use http_body_util::Full;
@@ -19,12 +20,14 @@ use hyper::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::calls::{self, Calls};
 use super::credentials::Credentials;
 use super::guard::guarded;
 use super::identity::Identity;
@@ -58,6 +61,9 @@ const DESIRED_LIMIT: usize = 2 * 1024 * 1024;
 /// The largest hand-over of credentials, bytes: Secrets have at most as much.
 const CREDENTIALS_LIMIT: usize = 1024 * 1024;
 
+/// The largest answer to a call, bytes: a name, or some sentences.
+const ANSWER_LIMIT: usize = 16 * 1024;
+
 /// The largest request to object storage, bytes: a small object as JSON writes it.
 const BUCKET_LIMIT: usize = 2 * MAX_SMALL_OBJECT;
 
@@ -75,10 +81,11 @@ pub(super) struct Server {
     /// The engine's REST.
     admin: SocketAddr,
     asked: Asked,
+    calls: Calls,
 }
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Route {
     Desired,
     Report,
@@ -87,6 +94,9 @@ enum Route {
     Compare,
     Ring,
     Told(Word),
+    /// A call that the operator answers; or why it cannot be read.
+    Called(Result<Wish, String>),
+    Answer,
     Credentials,
     Bucket,
 }
@@ -100,7 +110,7 @@ const WORDS: [(&str, Word); 4] = [
 ];
 
 impl Route {
-    fn of(path: &str) -> Option<Self> {
+    fn of(path: &str, query: &str) -> Option<Self> {
         match path {
             PATH_DESIRED => Some(Self::Desired),
             PATH_REPORT => Some(Self::Report),
@@ -110,35 +120,42 @@ impl Route {
             PATH_RING => Some(Self::Ring),
             PATH_CREDENTIALS => Some(Self::Credentials),
             PATH_BUCKET => Some(Self::Bucket),
-            _ => Self::told(path),
+            PATH_CALLS => Some(Self::Answer),
+            _ => Self::told(path, query),
         }
     }
 
     /// The old manager took its paths in any case, and every call by GET.
-    fn told(path: &str) -> Option<Self> {
+    fn told(path: &str, query: &str) -> Option<Self> {
         let path = path.to_ascii_lowercase();
         let name = path.strip_prefix(&PREFIX_ADMIN.to_ascii_lowercase())?;
         let found = WORDS.iter().find(|(word, _)| *word == name);
-        found.map(|&(_, word)| Self::Told(word))
+        found
+            .map(|&(_, word)| Self::Told(word))
+            .or_else(|| calls::wish(name, query).map(Self::Called))
     }
 
-    fn methods(self) -> &'static [Method] {
+    fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Desired | Self::Credentials => &[Method::PUT],
+            Self::Desired | Self::Credentials | Self::Answer => &[Method::PUT],
             Self::Bucket | Self::Compare => &[Method::POST],
             Self::Report | Self::Replication | Self::Cut | Self::Ring => &[Method::GET],
-            Self::Told(_) => &[Method::POST, Method::GET],
+            Self::Told(_) | Self::Called(_) => &[Method::POST, Method::GET],
         }
     }
 
-    fn open_to(self, identity: &Identity) -> bool {
+    fn open_to(&self, identity: &Identity) -> bool {
         match self {
-            Self::Desired | Self::Credentials | Self::Bucket => *identity == Identity::Operator,
+            Self::Desired | Self::Credentials | Self::Bucket | Self::Answer => {
+                *identity == Identity::Operator
+            }
             Self::Report | Self::Ring => {
                 matches!(identity, Identity::Operator | Identity::Node)
             }
             Self::Replication | Self::Cut | Self::Compare => *identity == Identity::Node,
-            Self::Told(_) => matches!(identity, Identity::Operator | Identity::Admin),
+            Self::Told(_) | Self::Called(_) => {
+                matches!(identity, Identity::Operator | Identity::Admin)
+            }
         }
     }
 }
@@ -171,6 +188,7 @@ impl Server {
             streams: Arc::new(Semaphore::new(STREAMS)),
             admin,
             asked,
+            calls: Calls::default(),
         }
     }
 
@@ -232,10 +250,12 @@ impl Server {
     }
 
     async fn answer(self, request: Request<Incoming>, identity: &Identity) -> Answer {
-        let Some(route) = Route::of(request.uri().path()) else {
+        let uri = request.uri();
+        let Some(route) = Route::of(uri.path(), uri.query().unwrap_or_default()) else {
             let remedy = "ask for /v1/desired, /v1/report, /v1/replication, /v1/cut, /v1/compare, /v1/ring, \
-                          /v1/credentials, /v1/bucket, or \
-                          start, stop, startstorageprocess, stopstorageprocess of /REST/v1/admin";
+                          /v1/credentials, /v1/bucket, /v1/calls, or \
+                          start, stop, startstorageprocess, stopstorageprocess, \
+                          backup, takesnapshot, restore of /REST/v1/admin";
             return failure(StatusCode::NOT_FOUND, "no such path", remedy);
         };
         if !route.open_to(identity) {
@@ -256,6 +276,8 @@ impl Server {
             Route::Compare => self.compare(request).await,
             Route::Ring => self.ring(request).await,
             Route::Told(word) => self.told(word, identity).await,
+            Route::Called(wish) => self.called(wish, identity).await,
+            Route::Answer => self.answer_call(request).await,
             Route::Credentials => self.credentials(request).await,
             Route::Bucket => self.bucket(request).await,
         }
@@ -301,6 +323,67 @@ impl Server {
         }
     }
 
+    /// Asks the operator for a backup or a restore of the ring, and waits for its word.
+    async fn called(self, wish: Result<Wish, String>, identity: &Identity) -> Answer {
+        let wish = match wish {
+            Ok(wish) => wish,
+            Err(why) => {
+                let remedy = "backup and takesnapshot take name; restore takes from or date";
+                return failure(StatusCode::BAD_REQUEST, why, remedy);
+            }
+        };
+        let (node, by) = (self.view.borrow().report.node.clone(), identity.to_string());
+        let Some(pending) = self.calls.ask(&node, wish, by, Timestamp::now()) else {
+            let error = "too many calls wait for the operator";
+            return failure(StatusCode::SERVICE_UNAVAILABLE, error, "try again later");
+        };
+        match pending.outcome().await {
+            Some(CallOutcome::Made {
+                object,
+                namespace,
+                name,
+            }) => {
+                let what = format!("{object} {name}");
+                let kind = object.to_ascii_lowercase();
+                let follow = format!(
+                    "kubectl -n {namespace} wait {kind}/{name} --for=condition=Completed --timeout=1h"
+                );
+                // The first word is all the old callers look at.
+                http::json(StatusCode::OK, &["ok".to_owned(), what, follow])
+            }
+            Some(CallOutcome::Refused { why }) => failure(
+                StatusCode::CONFLICT,
+                why,
+                "see what it says, and call again",
+            ),
+            None => {
+                let within = calls::PATIENCE.as_secs();
+                let error = format!("the operator has not answered within {within} seconds");
+                let remedy = "see whether it runs and the cluster is not paused; `kubectl get \
+                              dynb,dynr` shows what it has made; then call again";
+                failure(StatusCode::GATEWAY_TIMEOUT, error, remedy)
+            }
+        }
+    }
+
+    /// Takes the operator's word on a call.
+    async fn answer_call(self, request: Request<Incoming>) -> Answer {
+        let body = match http::body(request, ANSWER_LIMIT).await {
+            Ok(body) => body,
+            Err(answer) => return *answer,
+        };
+        match serde_json::from_slice::<CallAnswer>(&body) {
+            Ok(answer) => {
+                self.calls.answer(answer);
+                http::json(StatusCode::OK, &["ok"])
+            }
+            Err(error) => {
+                let remedy = "send an answer of this version";
+                failure(StatusCode::BAD_REQUEST, error.to_string(), remedy)
+            }
+        }
+    }
+
     /// Takes what opens object storage. What cannot be read is not repeated: it is secret.
     async fn credentials(self, request: Request<Incoming>) -> Answer {
         let body = match http::body(request, CREDENTIALS_LIMIT).await {
@@ -339,7 +422,8 @@ impl Server {
             // report will be asked for soon.
             let _ = self.inputs.try_send(Input::OperatorHeard);
         }
-        let report = self.view.borrow().report.clone();
+        let mut report = self.view.borrow().report.clone();
+        report.calls = self.calls.waiting();
         http::json(StatusCode::OK, &report)
     }
 

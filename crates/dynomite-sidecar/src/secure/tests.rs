@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dynomite_api::contract::{
-    CN_ADMIN, CN_NODE, CN_OPERATOR, Cut, Donor, NodeReport, Peer, Source,
+    CN_ADMIN, CN_NODE, CN_OPERATOR, CallAnswer, CallOutcome, Cut, Donor, NodeReport, Peer, Source,
+    Wish,
 };
 use dynomite_lifecycle::{CutSight, Refusal, Word};
 use http_body_util::{BodyExt, Full};
@@ -346,6 +347,7 @@ async fn the_common_name_decides_which_paths_are_open() {
         // A desired document is neither of what these take.
         ("PUT", "/v1/credentials", [400, 403, 403, 403]),
         ("POST", "/v1/bucket", [400, 403, 403, 403]),
+        ("PUT", "/v1/calls", [400, 403, 403, 403]),
         ("GET", "/v1/credentials", [405, 403, 403, 403]),
         ("GET", "/v1/desired", [405, 403, 403, 403]),
         ("PUT", "/v1/report", [405, 405, 403, 403]),
@@ -406,6 +408,74 @@ async fn the_old_calls_are_open_to_people_and_answer_in_the_old_words() {
         .await
         .unwrap();
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_person_asks_for_a_backup_and_hears_what_the_operator_makes() {
+    let node = Node::new();
+    let ask = |name, method, path, body: String| {
+        let certificate = node.authority.sign(&[name], false);
+        let config = node.authority.client(Some(&certificate));
+        node.ask(config, request(method, path, body))
+    };
+    let call = async |path: &'static str, outcome: CallOutcome| {
+        let asked = ask(CN_ADMIN, "GET", path, String::new());
+        let operator = async {
+            // The call is shown to the operator while the person waits.
+            let call = loop {
+                let report = ask(CN_OPERATOR, "GET", "/v1/report", String::new()).await;
+                let report: NodeReport = serde_json::from_slice(&report.unwrap().1).unwrap();
+                if let Some(call) = report.calls.into_iter().next() {
+                    break call;
+                }
+                tokio::task::yield_now().await;
+            };
+            assert_eq!(call.by, CN_ADMIN);
+            let id = call.id.clone();
+            let answer = serde_json::to_string(&CallAnswer { id, outcome }).unwrap();
+            let put = async |name| {
+                let (status, _) = ask(name, "PUT", "/v1/calls", answer.clone()).await.unwrap();
+                status
+            };
+            assert_eq!(put(CN_NODE).await, StatusCode::FORBIDDEN);
+            assert_eq!(put(CN_ADMIN).await, StatusCode::FORBIDDEN);
+            assert_eq!(put(CN_OPERATOR).await, StatusCode::OK);
+            call.wish
+        };
+        let (heard, wish) = tokio::join!(asked, operator);
+        let (status, body) = heard.unwrap();
+        (wish, status, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let made = CallOutcome::Made {
+        object: "DynomiteBackup".to_owned(),
+        namespace: "data".to_owned(),
+        name: "b".to_owned(),
+    };
+    let (wish, status, body) = call("/REST/v1/admin/takeSnapshot?name=b", made).await;
+    let name = Some("b".to_owned());
+    assert_eq!((wish, status), (Wish::Backup { name }, StatusCode::OK));
+    let words: Vec<String> = serde_json::from_str(&body).unwrap();
+    assert_eq!(words[..2], ["ok", "DynomiteBackup b"]);
+    assert!(
+        words[2].contains("-n data wait dynomitebackup/b "),
+        "{body}"
+    );
+
+    let why = "there is no such backup".to_owned();
+    let refused = CallOutcome::Refused { why: why.clone() };
+    let (wish, status, body) = call("/REST/v1/admin/restore", refused).await;
+    let from = "latest".to_owned();
+    assert_eq!(
+        (wish, status),
+        (Wish::Restore { from }, StatusCode::CONFLICT)
+    );
+    assert!(body.contains(&why), "{body}");
+
+    let path = "/REST/v1/admin/restore?date=yesterday";
+    let (status, _) = ask(CN_ADMIN, "GET", path, String::new()).await.unwrap();
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let (status, _) = ask(CN_NODE, "GET", path, String::new()).await.unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN, "no node asks for a restore");
 }
 
 #[tokio::test]

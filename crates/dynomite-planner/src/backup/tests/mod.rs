@@ -12,6 +12,7 @@ use super::*;
 use crate::plan::{Action, Plan};
 use crate::world::World;
 
+mod called;
 mod found;
 pub(crate) mod storage;
 mod verify;
