@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use dynomite_e2e::operator::NAMESPACE as OPERATOR;
 use dynomite_e2e::storage::{BUCKET, ENDPOINT, SECRET};
 use dynomite_e2e::{
-    Cluster, EndpointWatch, Namespace, ObjectStorage, Operator, Ring, data, wait_for,
+    Cluster, EndpointWatch, Namespace, ObjectStorage, Operator, Person, Ring, data, long, wait_for,
 };
 use serde_json::{Value, json};
 
@@ -315,6 +315,88 @@ fn a_backup_is_proven_and_a_changed_one_is_found() -> Result<()> {
     fixture.storage().check_canary(OPERATOR)
 }
 
+/// What a node answers to the old REST call `status`.
+fn rest_status(fixture: &Fixture, pod: &str) -> Result<Value> {
+    let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+    let path = format!("{pods}/{pod}:8080/proxy/REST/v1/admin/status");
+    let text = fixture.cluster.kubectl(&["get", "--raw", &path])?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Waits until a node says that a process of it runs, or does not.
+fn wait_alive(fixture: &Fixture, pod: &str, process: &str, alive: bool) -> Result<()> {
+    let what = format!("{process} of {pod} to be {alive}");
+    wait_for(&what, Duration::from_secs(30), || {
+        let status = rest_status(fixture, pod)?;
+        Ok(if status["health"][process] == json!(alive) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        })
+    })
+}
+
+/// The old REST calls: a person stops and starts a node's processes, and has the ring backed up.
+#[test]
+fn people_stop_start_and_back_up_by_rest() -> Result<()> {
+    let fixture = Fixture::get()?;
+    let ring = fixture.ring("ring", &json!({}))?;
+    fixture.fill(&ring, "rest")?;
+    // Not the one that is written through.
+    let pod = "ring-dc1-b-0";
+    let back = Duration::from_mins(1);
+    let admin = Person::with(&fixture.cluster, &ring, "admin-tls")?;
+    let ok = |what: &str| -> Result<Vec<String>> {
+        let (status, text) = admin.call(pod, what, true)?;
+        ensure!(status == 200, "{what}: {status} {text}");
+        let words: Vec<String> = serde_json::from_str(&text)?;
+        ensure!(words.first().is_some_and(|word| word == "ok"), "{words:?}");
+        Ok(words)
+    };
+
+    let node = Person::with(&fixture.cluster, &ring, "node-tls")?;
+    for what in ["stop", "stopstorageprocess", "backup", "restore"] {
+        let (status, text) = node.call(pod, what, true)?;
+        ensure!(status == 403, "a node may not {what}: {status} {text}");
+    }
+    let nobody = admin.call(pod, "stop", false);
+    ensure!(nobody.is_err(), "without a certificate: {nobody:?}");
+    wait_alive(fixture, pod, "Overall", true)?;
+
+    for _ in 0..2 {
+        let words = ok("backup?name=by-rest")?;
+        ensure!(words[1] == "DynomiteBackup by-rest", "{words:?}");
+    }
+    let backup = fixture.completed("dynb", "by-rest")?;
+    let held = keys(&level(&ring)?);
+    ensure!(backup["status"]["keys"] == json!(held), "{held}: {backup}");
+    let (status, text) = admin.call(pod, "restore?from=no-such-backup", true)?;
+    ensure!(status == 409 && text.contains("DynomiteBackup"), "{text}");
+
+    ok("stopstorageprocess")?;
+    ring.wait_endpoint(pod, false, back)?;
+    wait_alive(fixture, pod, "storageAlive", false)?;
+    fixture.fill(&ring, "missed")?;
+    let status = rest_status(fixture, pod)?;
+    ensure!(
+        status["health"]["storageAlive"] == json!(false),
+        "it came back: {status}"
+    );
+    ok("startstorageprocess")?;
+    ring.wait_endpoint(pod, true, back)?;
+    let status = rest_status(fixture, pod)?;
+    ensure!(status["warmup"]["status"] == "completed", "{status}");
+    level(&ring)?;
+
+    ok("stop")?;
+    ring.wait_endpoint(pod, false, back)?;
+    wait_alive(fixture, pod, "dynomiteAlive", false)?;
+    ok("start")?;
+    ring.wait_endpoint(pod, true, back)?;
+    wait_alive(fixture, pod, "dynomiteAlive", true)?;
+    ring.wait_ready()
+}
+
 /// A wrong deploy is taken back: what was written later is gone, what was deleted is there.
 #[test]
 fn a_ring_is_restored_in_place() -> Result<()> {
@@ -330,6 +412,35 @@ fn a_ring_is_restored_in_place() -> Result<()> {
     ensure!(level(&ring)? == before, "the ring holds what it held then");
     fixture.fill(&ring, "after")?;
     ensure!(level(&ring)? != before, "the ring takes writes again");
+    Ok(())
+}
+
+/// What is written to a test ring is gone when it is refreshed.
+fn refreshed(fixture: &Fixture, ring: &Ring<'_>, keys_of_backup: u64) -> Result<()> {
+    fixture.fill(ring, "only for a test")?;
+    ensure!(keys(&level(ring)?) > keys_of_backup, "the ring has more");
+    let refresh = json!({"cron": "* * * * *", "sourceCluster": {"name": "ring"}, "keep": 1});
+    ring.patch(&json!({"spec": {"refresh": refresh}}))?;
+    let mut last = String::new();
+    wait_for("a refresh", Duration::from_mins(3), || {
+        last = text(&ring.get()?, "/status/refresh/lastCompleted").to_owned();
+        Ok(if last.is_empty() {
+            Err("none yet".to_owned())
+        } else {
+            Ok(())
+        })
+    })?;
+    ring.patch(&json!({"spec": {"refresh": {"suspend": true}}}))?;
+    ensure!(
+        last.starts_with(&format!("{}.refresh-", ring.name)),
+        "{last}"
+    );
+    ring.wait_settled(9, DONE_WITHIN)?;
+    let after = keys(&level(ring)?);
+    ensure!(
+        after == keys_of_backup,
+        "{after} keys, not {keys_of_backup}"
+    );
     Ok(())
 }
 
@@ -351,6 +462,9 @@ fn a_lost_ring_comes_back_under_another_name_and_size() -> Result<()> {
         before == after,
         "{before} keys were there, {after} came back"
     );
+    if long() {
+        refreshed(fixture, &again, before)?;
+    }
     fixture.kubectl(&["delete", "dyn", "again", "--timeout=120s"])?;
     Ok(())
 }

@@ -110,12 +110,31 @@ fn impossible(value: &Value) -> Value {
     }
 }
 
-/// Of each example all forms: itself, and with the others of [`ONE_OF`].
+/// The example as a ring that is refreshed, which has neither schedules of backups
+/// nor other datacenters.
+fn refreshed(mut example: Value, side: usize) -> Result<Value> {
+    let refresh = [
+        json!({"cron": "1 2 * * *", "timeZone": "Europe/Berlin", "startingDeadlineSeconds": 100,
+            "suspend": true, "keep": 1, "store": "blue-s3",
+            "sourceCluster": {"name": "blue", "namespace": "blue", "uid": "blue"}}),
+        json!({"cron": "2 3 * * *", "timeZone": "UTC", "startingDeadlineSeconds": 200,
+            "suspend": false, "keep": 2, "store": "green-s3",
+            "sourceCluster": {"name": "green", "namespace": "green", "uid": "green"}}),
+    ];
+    let spec = example["spec"].as_object_mut().context("a spec")?;
+    spec.remove("remoteDatacenters");
+    spec.insert("refresh".to_owned(), refresh[side].clone());
+    spec["backup"]["schedules"] = json!([]);
+    Ok(example)
+}
+
+/// Of each example all forms: itself, refreshed, and with the others of [`ONE_OF`].
 fn examples() -> Result<[Vec<Value>; 2]> {
     let mut all = [Vec::new(), Vec::new()];
     for (side, text) in EXAMPLES.into_iter().enumerate() {
         let example: Value = serde_yaml::from_str(text).context("an example")?;
         all[side].push(example.clone());
+        all[side].push(refreshed(example.clone(), side)?);
         for other in instead() {
             let mut form = example.clone();
             let place = form.pointer_mut(ONE_OF).context("the example has it")?;

@@ -78,6 +78,16 @@ fn refusal(cluster: &Cluster, namespace: &str, manifest: &Value) -> Result<Optio
     Ok((!output.success).then_some(output.stderr))
 }
 
+/// A spec with a refresh and a store for it, changed.
+fn refresh(change: &Value, backup: &Value) -> Value {
+    let refresh = json!({"cron": "0 5 * * 1", "sourceCluster": {"name": "other"}});
+    let stores = json!({"stores": [{"name": "main", "s3": {"bucket": "abc"}}]});
+    json!({
+        "refresh": merged(refresh, change),
+        "backup": merged(stores, backup),
+    })
+}
+
 /// Every row: what is wrong, the patch that makes it so, what the refusal must say.
 fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
     let spec = |patch: Value| json!({ "spec": patch });
@@ -341,6 +351,32 @@ fn wrong_at_creation() -> Vec<(&'static str, Value, &'static [&'static str])> {
             "a seed without a token",
             spec(json!({"remoteDatacenters": [{"name": "dc2", "seeds": ["h:8101:r:dc2"]}]})),
             &["spec.remoteDatacenters[0].seeds[0]", "such as node.example"],
+        ),
+        (
+            "a refresh with the ring's own data",
+            spec(refresh(
+                &json!({"sourceCluster": {"name": "ring"}}),
+                &json!({}),
+            )),
+            &["refresh.sourceCluster", "this cluster itself"],
+        ),
+        (
+            "a refresh from nobody",
+            spec(refresh(&json!({"sourceCluster": null}), &json!({}))),
+            &["spec.refresh.sourceCluster", "Required"],
+        ),
+        (
+            "a refresh from a store that is not there",
+            spec(refresh(&json!({"store": "other"}), &json!({}))),
+            &["refresh needs the store", "backup.stores"],
+        ),
+        (
+            "a refresh of a ring that is backed up",
+            spec(refresh(
+                &json!({}),
+                &json!({"schedules": [{"name": "n", "cron": "0 0 * * *"}]}),
+            )),
+            &["one or the other"],
         ),
         (
             "memory beyond the limit",
