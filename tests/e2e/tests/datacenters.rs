@@ -1,4 +1,4 @@
-//! Two datacenters that replicate both ways, one of them cut off and back, and never a copy from afar.
+//! Two datacenters that replicate both ways, one of them cut off and back, followed by its describing URL, and never a copy from afar.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use dynomite_e2e::cluster::variable;
 use dynomite_e2e::harm::{self, CutOff, STORE};
+use dynomite_e2e::ring::{READY_WITHIN, said};
 use dynomite_e2e::{Cluster, Load, Namespace, Operator, Ring, wait_for};
+use serde_json::json;
 
 const NAMESPACE: &str = "e2e-datacenters";
 /// Within what time a write, or a node, is known everywhere.
@@ -113,5 +115,82 @@ fn two_datacenters_replicate_and_never_copy_from_afar() -> Result<()> {
     far.wait_endpoint(FAR, true, Duration::from_mins(1))?;
     assert_eq!(keys(&near, FAR, "alone")?, before, "it copied from afar");
     assert!(!keys(&near, FAR, "out")?.is_empty(), "its volume was read");
+    follow(&cluster, &near, &far)?;
     namespace.delete(Duration::from_mins(2))
+}
+
+/// What a ring holds of the datacenter it follows: addresses, and whether it answers.
+fn followed(ring: &Ring) -> Result<(BTreeSet<String>, String)> {
+    let ring = ring.get()?;
+    let nodes = ring["status"]["remoteDatacenters"][0]["nodes"].as_array();
+    let addresses = nodes.into_iter().flatten();
+    let addresses = addresses.filter_map(|node| node["address"].as_str().map(str::to_owned));
+    Ok((addresses.collect(), said(&ring, "RemotesKnown").0))
+}
+
+fn wait_followed(near: &Ring, wanted: &BTreeSet<String>, answers: &str) -> Result<()> {
+    wait_for("the other side to be followed", REPLICATED_WITHIN, || {
+        let found = followed(near)?;
+        Ok(if (&found.0, found.1.as_str()) == (wanted, answers) {
+            Ok(())
+        } else {
+            Err(format!("{found:?}, and not {wanted:?}"))
+        })
+    })
+    .map_err(|error| error.context(near.describe()))
+}
+
+/// The near ring knows the far one by its describing URL alone: a rack that is
+/// added there and a pod that is replaced are found, and nothing is forgotten
+/// when nobody answers.
+fn follow(cluster: &Cluster, near: &Ring, far: &Ring) -> Result<()> {
+    let url = |name: &str| {
+        let host = format!("{name}.{NAMESPACE}.svc.cluster.local:8080");
+        let describe = format!("http://{host}/REST/v1/admin/cluster_describe");
+        json!({"spec": {"remoteDatacenters": [{"name": "dc2", "describe": describe}]}})
+    };
+    near.patch(&url("far"))?;
+    wait_followed(near, &[far.address(FAR)?].into(), "True")?;
+
+    let racks = [("dc2-a", "zone-c"), ("dc2-b", "zone-b")];
+    let racks = racks.map(|(name, zone)| json!({"name": name, "zone": zone}));
+    far.patch(&json!({"spec": {"racks": racks}}))?;
+    far.wait_settled(2, READY_WITHIN)?;
+    let other = far.address("far-dc2-b-0")?;
+    let before = far.address(FAR)?;
+    wait_followed(near, &[before.clone(), other.clone()].into(), "True")?;
+
+    cluster.kubectl(&["delete", "pod", FAR, "-n", NAMESPACE])?;
+    far.wait_settled(2, READY_WITHIN)?;
+    let after = far.address(FAR)?;
+    assert_ne!(before, after, "a new pod has a new address");
+    let both = BTreeSet::from([after, other]);
+    wait_followed(near, &both, "True")?;
+    wait_for(
+        "writes to reach both racks there",
+        REPLICATED_WITHIN,
+        || {
+            write(near, "followed")?;
+            let there = keys(near, "near-dc1-a-0", "followed")?;
+            let here = [
+                keys(near, FAR, "followed")?,
+                keys(near, "far-dc2-b-0", "followed")?,
+            ];
+            Ok(if here.iter().all(|keys| *keys == there) {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{} keys, there {:?}",
+                    there.len(),
+                    here.map(|h| h.len())
+                ))
+            })
+        },
+    )?;
+
+    near.patch(&url("nobody"))?;
+    wait_followed(near, &both, "False")?;
+    assert_eq!(near.condition("Ready")?.0, "True");
+    write(near, "unanswered")?;
+    wait_level(near, "near-dc1-a-0", FAR, "unanswered").map(drop)
 }
