@@ -421,13 +421,11 @@ fn refreshed(fixture: &Fixture, ring: &Ring<'_>, keys_of_backup: u64) -> Result<
     ensure!(keys(&level(ring)?) > keys_of_backup, "the ring has more");
     let refresh = json!({"cron": "* * * * *", "sourceCluster": {"name": "ring"}, "keep": 1});
     ring.patch(&json!({"spec": {"refresh": refresh}}))?;
-    let mut last = String::new();
-    wait_for("a refresh", Duration::from_mins(3), || {
-        last = text(&ring.get()?, "/status/refresh/lastCompleted").to_owned();
-        Ok(if last.is_empty() {
-            Err("none yet".to_owned())
-        } else {
-            Ok(())
+    let last = wait_for("a refresh", Duration::from_mins(3), || {
+        let status = ring.get()?;
+        Ok(match text(&status, "/status/refresh/lastCompleted") {
+            "" => Err("none yet".to_owned()),
+            name => Ok(name.to_owned()),
         })
     })?;
     ring.patch(&json!({"spec": {"refresh": {"suspend": true}}}))?;

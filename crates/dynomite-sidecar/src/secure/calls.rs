@@ -164,32 +164,40 @@ fn parameters<const N: usize>(
 mod tests {
     use super::*;
 
-    fn from(text: &str) -> Option<Wish> {
-        Some(Wish::Restore {
+    fn from(text: &str) -> Wish {
+        Wish::Restore {
             from: text.to_owned(),
-        })
+        }
     }
 
-    fn named(name: Option<&str>) -> Option<Wish> {
-        Some(Wish::Backup {
+    fn named(name: Option<&str>) -> Wish {
+        Wish::Backup {
             name: name.map(str::to_owned),
-        })
+        }
     }
 
     #[test]
     fn calls_mean_what_they_say() {
         for (name, query, wanted) in [
-            ("backup", "", named(None)),
+            ("backup", "", Some(named(None))),
             (
                 "takesnapshot",
                 "name=before-upgrade",
-                named(Some("before-upgrade")),
+                Some(named(Some("before-upgrade"))),
             ),
-            ("backup", "name=a%20b", named(Some("a b"))),
-            ("restore", "", from("latest")),
-            ("restore", "from=monday", from("monday")),
-            ("restore", "date=20261120", from("2026-11-20T23:59:59Z")),
-            ("restore", "date=2026-11-20", from("2026-11-20T23:59:59Z")),
+            ("backup", "name=a%20b", Some(named(Some("a b")))),
+            ("restore", "", Some(from("latest"))),
+            ("restore", "from=monday", Some(from("monday"))),
+            (
+                "restore",
+                "date=20261120",
+                Some(from("2026-11-20T23:59:59Z")),
+            ),
+            (
+                "restore",
+                "date=2026-11-20",
+                Some(from("2026-11-20T23:59:59Z")),
+            ),
             ("restore", "date=20261131", None),
             ("restore", "date=2026", None),
             ("restore", "from=monday&date=20261120", None),
