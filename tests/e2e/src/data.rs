@@ -10,40 +10,79 @@ use crate::{Cluster, Ring};
 /// An end far away: what expires there is still there when the test ends.
 const FAR: u64 = 4_102_444_800_000;
 
-/// Names every key with its type, content and end, whatever the encoding in the store.
+/// Digests every key with its type, content and end, whatever the encoding in the store, and
+/// sums the digests in words of 40 bits, which Lua's numbers hold exactly: so the sums of several
+/// stores that share the keys between them are those of one store that has them all.
 const DIGEST: &str = r"
-local seen, names, cursor = {}, {}, '0'
+local content = {
+  string = function(key) return {redis.call('GET', key)} end,
+  list = function(key) return redis.call('LRANGE', key, 0, -1) end,
+  zset = function(key) return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
+  stream = function(key) return {cmsgpack.pack(redis.call('XRANGE', key, '-', '+'))} end,
+  set = function(key)
+    local list = redis.call('SMEMBERS', key)
+    table.sort(list)
+    return list
+  end,
+  hash = function(key)
+    local list, out = redis.call('HGETALL', key), {}
+    for i = 1, #list, 2 do out[#out + 1] = list[i] .. '\0' .. list[i + 1] end
+    table.sort(out)
+    return out
+  end,
+}
+local seen, keys, sums, cursor = {}, 0, {0, 0, 0, 0}, '0'
 repeat
   local page = redis.call('SCAN', cursor, 'COUNT', 1000)
   cursor = page[1]
   for _, key in ipairs(page[2]) do
-    if not seen[key] then seen[key] = true; names[#names + 1] = key end
+    if not seen[key] then
+      seen[key] = true
+      keys = keys + 1
+      local kind = redis.call('TYPE', key).ok
+      local value = redis.sha1hex(table.concat(content[kind](key), '\1'))
+      local ends = tostring(redis.call('PEXPIRETIME', key))
+      local digest = redis.sha1hex(key .. '\0' .. kind .. '\0' .. value .. '\0' .. ends)
+      for i = 1, 4 do
+        sums[i] = (sums[i] + tonumber(digest:sub(i * 10 - 9, i * 10), 16)) % 2^40
+      end
+    end
   end
 until cursor == '0'
-table.sort(names)
-local function sorted(list) table.sort(list); return list end
-local function pairs_of(list)
-  local out = {}
-  for i = 1, #list, 2 do out[#out + 1] = list[i] .. '\0' .. list[i + 1] end
-  return sorted(out)
-end
-local content = {
-  string = function(key) return {redis.call('GET', key)} end,
-  list = function(key) return redis.call('LRANGE', key, 0, -1) end,
-  set = function(key) return sorted(redis.call('SMEMBERS', key)) end,
-  hash = function(key) return pairs_of(redis.call('HGETALL', key)) end,
-  zset = function(key) return redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end,
-  stream = function(key) return {cmsgpack.pack(redis.call('XRANGE', key, '-', '+'))} end,
-}
-local digest = ''
-for _, key in ipairs(names) do
-  local kind = redis.call('TYPE', key).ok
-  local value = table.concat(content[kind](key), '\1')
-  local ends = tostring(redis.call('PEXPIRETIME', key))
-  digest = redis.sha1hex(digest .. key .. '\0' .. kind .. '\0' .. redis.sha1hex(value) .. '\0' .. ends)
-end
-return #names .. ' ' .. digest
+return string.format('%d %.0f %.0f %.0f %.0f', keys, unpack(sums))
 ";
+
+/// What a store holds, or several stores between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    pub keys: u64,
+    sums: [u64; 4],
+}
+
+impl std::iter::Sum for Held {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut whole, part| {
+            whole.keys += part.keys;
+            for (sum, more) in whole.sums.iter_mut().zip(part.sums) {
+                *sum = (*sum + more) % (1 << 40);
+            }
+            whole
+        })
+    }
+}
+
+impl std::str::FromStr for Held {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let numbers: Result<Vec<u64>, _> = text.split_whitespace().map(str::parse).collect();
+        let [keys, sums @ ..] = numbers
+            .ok()
+            .and_then(|numbers| <[u64; 5]>::try_from(numbers).ok())
+            .with_context(|| format!("no digest: {text}"))?;
+        Ok(Self { keys, sums })
+    }
+}
 
 /// Writes data of every type through a node's engine, `keys` keys and some more.
 ///
@@ -190,15 +229,16 @@ fn commands(seed: &str, keys: usize) -> String {
     text
 }
 
-/// Number of keys and digest of what the store of each node holds, by node.
-pub fn digests(ring: &Ring<'_>) -> Result<BTreeMap<String, String>> {
+/// What the store of each node holds, by node.
+pub fn held(ring: &Ring<'_>) -> Result<BTreeMap<String, Held>> {
     let pods = ring.pod_uids()?;
     pods.into_keys()
         .map(|pod| {
             let said = ring.redis_cli(&pod, &["EVAL", DIGEST, "0"])?;
-            let keys = said.split(' ').next().and_then(|n| n.parse::<u64>().ok());
-            keys.with_context(|| format!("{pod} says {said}"))?;
-            Ok((pod, said))
+            let held = said
+                .parse()
+                .with_context(|| format!("the store of {pod}"))?;
+            Ok((pod, held))
         })
         .collect()
 }

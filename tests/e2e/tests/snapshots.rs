@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use dynomite_e2e::data::Held;
 use dynomite_e2e::operator::NAMESPACE as OPERATOR;
 use dynomite_e2e::storage::{BUCKET, ENDPOINT, SECRET};
 use dynomite_e2e::{
@@ -138,20 +139,20 @@ impl Fixture {
 }
 
 /// What each token's nodes hold, by ordinal, once all racks hold the same.
-fn level(ring: &Ring<'_>) -> Result<Vec<String>> {
+fn level(ring: &Ring<'_>) -> Result<Vec<Held>> {
     wait_for(
         "all racks to hold the same",
         Duration::from_secs(20),
         || {
-            let all = data::digests(ring)?;
+            let all = data::held(ring)?;
             let mut tokens = std::collections::BTreeMap::new();
-            for (pod, digest) in &all {
+            for (pod, held) in &all {
                 let ordinal = pod.rsplit('-').next().unwrap_or_default();
-                tokens.entry(ordinal).or_insert_with(Vec::new).push(digest);
+                tokens.entry(ordinal).or_insert_with(Vec::new).push(*held);
             }
-            let same = tokens.values().all(|of| of.iter().all(|d| *d == of[0]));
+            let same = tokens.values().all(|of| of.iter().all(|one| *one == of[0]));
             Ok(if same {
-                Ok(tokens.values().map(|of| of[0].clone()).collect())
+                Ok(tokens.values().map(|of| of[0]).collect())
             } else {
                 Err(format!("{all:?}"))
             })
@@ -159,11 +160,9 @@ fn level(ring: &Ring<'_>) -> Result<Vec<String>> {
     )
 }
 
-/// How many keys that is.
-fn keys(held: &[String]) -> u64 {
-    held.iter()
-        .filter_map(|digest| digest.split(' ').next()?.parse::<u64>().ok())
-        .sum()
+/// What the ring holds, once all racks hold the same, whatever its tokens.
+fn whole(ring: &Ring<'_>) -> Result<Held> {
+    Ok(level(ring)?.into_iter().sum())
 }
 
 /// The time, as a person would write it.
@@ -220,7 +219,7 @@ fn a_backup_that_is_completed_lies_in_the_bucket() -> Result<()> {
     let fixture = Fixture::get()?;
     let ring = fixture.ring("ring", &json!({}))?;
     fixture.fill(&ring, "first")?;
-    let keys = keys(&level(&ring)?);
+    let keys = whole(&ring)?.keys;
     let backup = fixture.backup("first")?;
     ensure!(
         backup.pointer("/status/keys") == Some(&json!(keys)),
@@ -368,8 +367,8 @@ fn people_stop_start_and_back_up_by_rest() -> Result<()> {
         ensure!(words[1] == "DynomiteBackup by-rest", "{words:?}");
     }
     let backup = fixture.completed("dynb", "by-rest")?;
-    let held = keys(&level(&ring)?);
-    ensure!(backup["status"]["keys"] == json!(held), "{held}: {backup}");
+    let keys = whole(&ring)?.keys;
+    ensure!(backup["status"]["keys"] == json!(keys), "{keys}: {backup}");
     let (status, text) = admin.call(pod, "restore?from=no-such-backup", true)?;
     ensure!(status == 409 && text.contains("DynomiteBackup"), "{text}");
 
@@ -416,9 +415,9 @@ fn a_ring_is_restored_in_place() -> Result<()> {
 }
 
 /// What is written to a test ring is gone when it is refreshed.
-fn refreshed(fixture: &Fixture, ring: &Ring<'_>, keys_of_backup: u64) -> Result<()> {
+fn refreshed(fixture: &Fixture, ring: &Ring<'_>, of_backup: Held) -> Result<()> {
     fixture.fill(ring, "only for a test")?;
-    ensure!(keys(&level(ring)?) > keys_of_backup, "the ring has more");
+    ensure!(whole(ring)?.keys > of_backup.keys, "the ring has more");
     let refresh = json!({"cron": "* * * * *", "sourceCluster": {"name": "ring"}, "keep": 1});
     ring.patch(&json!({"spec": {"refresh": refresh}}))?;
     let last = wait_for("a refresh", Duration::from_mins(3), || {
@@ -434,11 +433,8 @@ fn refreshed(fixture: &Fixture, ring: &Ring<'_>, keys_of_backup: u64) -> Result<
         "{last}"
     );
     ring.wait_settled(9, DONE_WITHIN)?;
-    let after = keys(&level(ring)?);
-    ensure!(
-        after == keys_of_backup,
-        "{after} keys, not {keys_of_backup}"
-    );
+    let after = whole(ring)?;
+    ensure!(after == of_backup, "{after:?}, not {of_backup:?}");
     Ok(())
 }
 
@@ -448,18 +444,15 @@ fn a_lost_ring_comes_back_under_another_name_and_size() -> Result<()> {
     let fixture = Fixture::get()?;
     let ring = fixture.ring("ring", &json!({}))?;
     fixture.fill(&ring, "lost")?;
-    let before = keys(&level(&ring)?);
+    let before = whole(&ring)?;
     fixture.backup("everything")?;
     fixture.kubectl(&["delete", "dyn", "ring", "--timeout=120s"])?;
     let bootstrap = json!({
         "restoreFrom": {"from": {"id": "everything"}, "sourceCluster": {"name": "ring"}},
     });
     let again = fixture.ring("again", &json!({"nodesPerRack": 3, "bootstrap": bootstrap}))?;
-    let after = keys(&level(&again)?);
-    ensure!(
-        before == after,
-        "{before} keys were there, {after} came back"
-    );
+    let after = whole(&again)?;
+    ensure!(before == after, "{before:?} was there, {after:?} came back");
     if long() {
         refreshed(fixture, &again, before)?;
     }
@@ -472,7 +465,7 @@ fn a_lost_ring_comes_back_under_another_name_and_size() -> Result<()> {
 /// stored them: each time every key, type and end is what it was.
 #[test]
 fn files_of_others_and_single_tokens_are_restored() -> Result<()> {
-    if !dynomite_e2e::long() {
+    if !long() {
         return Ok(());
     }
     let fixture = Fixture::get()?;
@@ -483,7 +476,8 @@ fn files_of_others_and_single_tokens_are_restored() -> Result<()> {
     storage.write("backup/us-east-1/us-east-1c/7/1795132800000", &file)?;
     fixture.restore("move-in", &json!({"file": "moved/dump.rdb"}))?;
     let moved = level(&ring)?;
-    ensure!(keys(&moved) > KEYS as u64, "{moved:?}");
+    let keys: u64 = moved.iter().map(|held| held.keys).sum();
+    ensure!(keys > KEYS as u64, "{moved:?}");
     fixture.backup("moved")?;
     fixture.kubectl(&["delete", "dynb", "moved"])?;
     fixture.kubectl(&["annotate", "dyn", "ring", "dynomite.io/catalog=rebuild"])?;
@@ -531,7 +525,7 @@ fn files_of_others_and_single_tokens_are_restored() -> Result<()> {
     );
     ring.wait_ready()?;
     ensure!(
-        level(&ring)? == [wrong[0].clone(), moved[1].clone()],
+        level(&ring)? == [wrong[0], moved[1]],
         "only that token went back"
     );
     let tokens = ring.tokens()?;
