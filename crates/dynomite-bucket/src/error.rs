@@ -10,6 +10,8 @@ pub enum Reason {
     CredentialsMissing,
     /// What opens the place cannot be read.
     CredentialsInvalid,
+    /// The pod has an identity, and the cloud does not take it for whom it should be.
+    IdentityRefused,
     /// The storage knows who asks, or does not, and refuses.
     Forbidden,
     /// There is no such bucket, container or directory.
@@ -34,6 +36,7 @@ impl Reason {
         match self {
             Self::CredentialsMissing => "CredentialsMissing",
             Self::CredentialsInvalid => "CredentialsInvalid",
+            Self::IdentityRefused => "IdentityRefused",
             Self::Forbidden => "Forbidden",
             Self::NoSuchBucket => "NoSuchBucket",
             Self::NoSuchObject => "NoSuchObject",
@@ -60,6 +63,10 @@ impl Reason {
                  may use the bucket"
             }
             Self::CredentialsInvalid => "correct the Secret",
+            Self::IdentityRefused => {
+                "let the role trust the issuer, the ServiceAccount and the audience of the pods' \
+                 token, or annotate the ServiceAccount with another role"
+            }
             Self::Forbidden => {
                 "check that the credentials are right, have not expired, and may read, write, list \
                  and delete there"
@@ -111,6 +118,14 @@ const IDENTITY_SERVICES: [&str; 4] = [
     "sts.",
 ];
 
+/// What the storage's client says in place of the address that it asks for credentials.
+const ASKED_FOR_CREDENTIALS: &str = " REDACTED ";
+/// The same, for people.
+const SERVICE_OF_IDENTITIES: &str = " the service of identities ";
+
+/// With what a JSON web token begins: `{"` in its encoding.
+const TOKEN_BEGINS: &str = "eyJ";
+
 /// What the storage's error means; `secrets` are taken out of its words.
 pub(crate) fn explain(error: &object_store::Error, doing: &str, secrets: &[String]) -> Error {
     let text = chain(error);
@@ -119,7 +134,7 @@ pub(crate) fn explain(error: &object_store::Error, doing: &str, secrets: &[Strin
     let words = match (code, between(&text, "<Message>", "</Message>")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
-        _ => text.clone(),
+        _ => text.replace(ASKED_FOR_CREDENTIALS, SERVICE_OF_IDENTITIES),
     };
     let words = scrub(&words, secrets);
     Error::new(reason, format!("{doing}: {words}"))
@@ -127,7 +142,16 @@ pub(crate) fn explain(error: &object_store::Error, doing: &str, secrets: &[Strin
 
 fn reason_of(error: &object_store::Error, text: &str, code: Option<&str>) -> Reason {
     use object_store::Error as Of;
-    if IDENTITY_SERVICES.iter().any(|name| text.contains(name)) {
+    if text.contains(ASKED_FOR_CREDENTIALS) {
+        return match (status(text), code) {
+            // It could not ask whoever has signed the token.
+            (_, Some("IDPCommunicationError")) => Reason::Unavailable,
+            (Some(400..500), _) => Reason::IdentityRefused,
+            _ => Reason::Unavailable,
+        };
+    }
+    let no_identity = IDENTITY_SERVICES.iter().any(|name| text.contains(name));
+    if no_identity || text.contains("token file") {
         return Reason::CredentialsMissing;
     }
     match code {
@@ -222,12 +246,27 @@ fn scrub(words: &str, secrets: &[String]) -> String {
     for secret in secrets {
         words = words.replace(secret.as_str(), "***");
     }
+    let words = without_tokens(&words);
     let words: Vec<&str> = words.split_whitespace().collect();
     let words = words.join(" ");
     match words.char_indices().nth(MAX_WORDS) {
         Some((end, _)) => format!("{}...", &words[..end]),
         None => words,
     }
+}
+
+/// The words without the tokens of identities. Those change all the time, so what they look like
+/// tells them; whoever stands between may send back the address that was asked, token and all.
+fn without_tokens(words: &str) -> String {
+    let of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let (mut clean, mut rest) = (String::new(), words);
+    while let Some((before, token)) = rest.split_once(TOKEN_BEGINS) {
+        clean.push_str(before);
+        clean.push_str("***");
+        rest = token.trim_start_matches(of_token);
+    }
+    clean.push_str(rest);
+    clean
 }
 
 #[cfg(test)]
@@ -260,6 +299,20 @@ mod tests {
                 "Error performing PUT http://169.254.169.254/latest/api/token: timed out",
                 Reason::CredentialsMissing,
             ),
+            (
+                "Failed to read token file '/var/run/secrets/token': No such file or directory",
+                Reason::CredentialsMissing,
+            ),
+            (
+                "Error performing POST REDACTED in 1ms - Server returned non-2xx status code: 403 \
+                 Forbidden: <ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+                 <Error><Code>AccessDenied</Code></Error></ErrorResponse>",
+                Reason::IdentityRefused,
+            ),
+            (
+                "Error performing POST REDACTED in 1ms - HTTP error: connection refused",
+                Reason::Unavailable,
+            ),
         ];
         for (text, want) in table {
             let error = explain(&generic(text), "cannot list", &[]);
@@ -275,5 +328,10 @@ mod tests {
         let text = format!("{error} {error:?}");
         assert!(!text.contains("canary"), "{text}");
         assert!(text.len() < 2000 && text.contains("***"), "{text}");
+        let text =
+            "400 for /?WebIdentityToken=eyJhbGciOiJSUzI1NiJ9.eyJzdWIi.c2ln-_x&Version=1 (eyJ0)";
+        let error = explain(&generic(text), "cannot list", &[]);
+        let want = "cannot list: Generic S3 error: 400 for /?WebIdentityToken=***&Version=1 (***)";
+        assert_eq!(error.what, want);
     }
 }

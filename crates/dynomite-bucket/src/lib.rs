@@ -16,6 +16,6 @@ mod upload;
 
 pub use download::Download;
 pub use error::{Error, Reason};
-pub use open::{Bucket, ENTRY_CA, Patience, entry_names};
+pub use open::{Bucket, ENTRY_CA, Identity, Patience, entry_names};
 pub use pace::Pace;
 pub use upload::Upload;

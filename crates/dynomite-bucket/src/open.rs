@@ -72,6 +72,28 @@ const IDENTITY_AZURE: [(&str, AzureConfigKey); 4] = [
     ("AZURE_AUTHORITY_HOST", AzureConfigKey::AuthorityHost),
 ];
 
+/// What the pod's environment says of its identity with a cloud: names of files and addresses, which
+/// the cloud's own webhook puts there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity(BTreeMap<String, String>);
+
+impl Identity {
+    /// That of this process.
+    pub fn of_environment() -> Self {
+        let s3 = IDENTITY_S3.iter().map(|(name, _)| *name);
+        let names = s3.chain(IDENTITY_AZURE.iter().map(|(name, _)| *name));
+        let found = names.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)));
+        Self(found.collect())
+    }
+}
+
+impl<const N: usize> From<[(&str, String); N]> for Identity {
+    fn from(entries: [(&str, String); N]) -> Self {
+        let entries = entries.map(|(name, value)| (name.to_owned(), value));
+        Self(entries.into())
+    }
+}
+
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -161,6 +183,20 @@ impl Bucket {
         credentials: Option<&StoreCredentials>,
         patience: Patience,
     ) -> Result<Self, Error> {
+        Self::open_as(place, credentials, patience, &Identity::of_environment())
+    }
+
+    /// Like [`open_with`](Self::open_with), with an identity of the caller's, which opens the place
+    /// if the credentials do not.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as(
+        place: &BackupPlace,
+        credentials: Option<&StoreCredentials>,
+        patience: Patience,
+        identity: &Identity,
+    ) -> Result<Self, Error> {
         let none = BTreeMap::new();
         let entries = match credentials {
             _ if place.credentials.is_empty() => &none,
@@ -192,6 +228,7 @@ impl Bucket {
                 endpoint: endpoint.as_deref(),
                 path_style: *path_style,
                 entries,
+                identity,
                 client,
                 patience,
             }),
@@ -211,7 +248,7 @@ impl Bucket {
                 if let Some(endpoint) = endpoint {
                     builder = builder.with_endpoint(endpoint.clone());
                 }
-                for (key, value) in chosen(&ENTRIES_AZURE, &IDENTITY_AZURE, entries) {
+                for (key, value) in chosen(&ENTRIES_AZURE, entries, &IDENTITY_AZURE, identity) {
                     builder = builder.with_config(key, value);
                 }
                 builder.build().map(|store| hidden(shared(store)))
@@ -276,8 +313,9 @@ fn name_of(provider: &Provider) -> String {
 /// The Secret's entries, or else the pod's own identity.
 fn chosen<K: Copy>(
     entries: &[(&'static str, K)],
-    identity: &[(&'static str, K)],
     secret: &BTreeMap<String, String>,
+    names: &[(&'static str, K)],
+    identity: &Identity,
 ) -> Vec<(K, String)> {
     let of_secret = entries.iter().filter_map(|(name, key)| {
         let value = secret.get(*name)?.trim();
@@ -287,9 +325,9 @@ fn chosen<K: Copy>(
     if !found.is_empty() {
         return found;
     }
-    let of_pod = identity
+    let of_pod = names
         .iter()
-        .filter_map(|(name, key)| Some((*key, std::env::var(name).ok()?)));
+        .filter_map(|(name, key)| Some((*key, identity.0.get(*name)?.clone())));
     of_pod.collect()
 }
 
@@ -346,6 +384,7 @@ struct S3<'a> {
     endpoint: Option<&'a str>,
     path_style: bool,
     entries: &'a BTreeMap<String, String>,
+    identity: &'a Identity,
     client: ClientOptions,
     patience: Patience,
 }
@@ -375,7 +414,7 @@ fn s3(place: &S3<'_>) -> object_store::Result<(Arc<dyn ObjectStore>, Begun)> {
         builder = builder.with_endpoint(endpoint.as_str().trim_end_matches('/'));
     }
     builder = builder.with_virtual_hosted_style_request(virtual_hosted);
-    for (key, value) in chosen(&ENTRIES_S3, &IDENTITY_S3, place.entries) {
+    for (key, value) in chosen(&ENTRIES_S3, place.entries, &IDENTITY_S3, place.identity) {
         builder = builder.with_config(key, value);
     }
     let store = Arc::new(builder.build()?);

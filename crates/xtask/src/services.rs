@@ -1,5 +1,6 @@
 //! Object storage of others, on loopback: fetched once into the cache, started for tests and measurements, and ended.
 
+use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -7,13 +8,17 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail};
 
 use crate::stage::{Stage, Stages};
 use crate::{image, process, workspace};
 
 /// Azure's own emulator; the newest that Node.js 20 runs.
 const AZURITE: &str = "3.35.0";
+/// Google's storage, as far as its JSON API goes: by the XML API it gives, lists and deletes.
+const FAKE_GCS: &str = "1.56.1";
+/// Amazon's S3 and STS, in Python packages, each with its version.
+const MOTO: &str = include_str!("services/moto.txt");
 /// How long a service may take until it listens.
 const STARTS_WITHIN: Duration = Duration::from_mins(1);
 /// What opens the S3 server; the tests know it too.
@@ -48,21 +53,45 @@ impl Service {
 /// How a service is started.
 type Start = fn(&Stage) -> Result<Service>;
 
-/// Starts each of them; one that this machine cannot have is skipped with the reason.
-pub(crate) fn all(stages: &mut Stages) -> Vec<Service> {
-    let starts: [(&str, Start); 2] = [("SeaweedFS", seaweedfs), ("Azurite", azurite)];
-    let mut running = Vec::new();
+/// A tool that this machine lacks: no failure of what is tested.
+#[derive(Debug)]
+struct Lacking(&'static str);
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no {}, with which it comes or runs", self.0)
+    }
+}
+
+impl std::error::Error for Lacking {}
+
+fn needs(tools: &[&'static str]) -> Result<(), Lacking> {
+    let lacking = tools.iter().find(|tool| process::find(tool).is_none());
+    lacking.map_or(Ok(()), |tool| Err(Lacking(tool)))
+}
+
+/// Starts each of them, and says which failed and why; one whose tools this machine lacks is
+/// skipped.
+pub(crate) fn all(stages: &mut Stages) -> (Vec<Service>, Vec<(String, Error)>) {
+    let starts: [(&str, Start); 4] = [
+        ("SeaweedFS", seaweedfs),
+        ("Azurite", azurite),
+        ("moto", moto),
+        ("fake-gcs-server", fake_gcs),
+    ];
+    let (mut running, mut failed) = (Vec::new(), Vec::new());
     for (name, start) in starts {
-        match stages.run(&format!("start {name}"), |stage| {
-            // What is not to be had here is no failure of what is tested.
-            Ok(start(stage).map_err(|error| format!("{error:#}")))
+        let named = format!("start {name}");
+        match stages.run(&named, |stage| match start(stage) {
+            Err(error) if error.is::<Lacking>() => Ok(Err(error)),
+            other => other.map(Ok),
         }) {
             Ok(Ok(service)) => running.push(service),
-            Ok(Err(why)) => stages.skip(name, &why),
-            Err(_) => {}
+            Ok(Err(why)) => stages.skip(name, &format!("{why:#}")),
+            Err(error) => failed.push((named, error)),
         }
     }
-    running
+    (running, failed)
 }
 
 /// An S3 server in one program, from a Python package.
@@ -115,14 +144,10 @@ fn azurite(stage: &Stage) -> Result<Service> {
     let packages = workspace::cache().join(format!("tools/azurite-{AZURITE}"));
     let program = "node_modules/azurite/dist/src/blob/main.js";
     if !packages.join(program).is_file() {
-        for tool in ["node", "npm"] {
-            ensure!(
-                process::find(tool).is_some(),
-                "it comes by npm and runs on Node.js, and there is no {tool}"
-            );
-        }
+        needs(&["node", "npm"])?;
         fetch(
             &packages,
+            "the npm registry",
             Command::new("npm")
                 .args(["install", "--silent", "--no-audit", "--no-fund"])
                 .args(["--ignore-scripts", "--omit=dev", "--prefix"])
@@ -143,15 +168,97 @@ fn azurite(stage: &Stage) -> Result<Service> {
     start(command, directory, &[port], environment)
 }
 
+/// S3 over TLS, and beside it what gives credentials for a role. It keeps accounts apart.
+fn moto(stage: &Stage) -> Result<Service> {
+    needs(&["python3", "openssl"])?;
+    // Some of the packages are compiled for one version of Python.
+    let python = process::read(Command::new("python3").arg("--version"))?;
+    let digest = image::oci::sha256(format!("{MOTO}{python}").as_bytes());
+    let packages = workspace::cache().join(format!("tools/moto-{}", &digest[..16]));
+    if !packages.join("moto/server.py").is_file() {
+        fetch(
+            &packages,
+            "the Python package index",
+            Command::new("python3")
+                .args(["-m", "pip", "install", "--quiet", "--no-deps"])
+                .args(["--only-binary", ":all:", "--disable-pip-version-check"])
+                .args(["--root-user-action", "ignore", "--target"])
+                .arg(partial(&packages))
+                .args(MOTO.lines().filter(|line| !line.starts_with('#'))),
+            stage,
+        )?;
+    }
+    let directory = scratch("moto")?;
+    let file = |name: &str| directory.join(name).display().to_string();
+    let (certificate, key) = (file("tls.crt"), file("tls.key"));
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+    fs::write(&certificate, made.cert.pem())?;
+    fs::write(&key, made.signing_key.serialize_pem())?;
+    // Google's accounts sign by RSA, of which nothing of ours makes keys.
+    let account = file("account.key");
+    process::run(
+        Command::new("openssl")
+            .args(["genpkey", "-algorithm", "RSA"])
+            .args(["-pkeyopt", "rsa_keygen_bits:2048", "-out", &account]),
+        stage,
+    )?;
+    let port = ports(1)?[0];
+    let mut command = Command::new("python3");
+    command
+        .env("PYTHONPATH", &packages)
+        .env("MOTO_S3_ALLOW_CROSSACCOUNT_ACCESS", "false")
+        .args(["-m", "moto.server", "--host", "127.0.0.1"])
+        .args(["--port", &port.to_string()])
+        .args(["--ssl-cert", &certificate, "--ssl-key", &key]);
+    let environment = vec![
+        ("DYNOMITE_SERVICE_MOTO", format!("https://127.0.0.1:{port}")),
+        ("DYNOMITE_SERVICE_MOTO_CA", certificate),
+        ("DYNOMITE_SERVICE_MOTO_KEY", account),
+    ];
+    start(command, directory, &[port], environment)
+}
+
+fn fake_gcs(stage: &Stage) -> Result<Service> {
+    let programs = workspace::cache().join(format!("tools/fake-gcs-server-{FAKE_GCS}"));
+    let program = programs.join("fake-gcs-server");
+    if !program.is_file() {
+        needs(&["go"])?;
+        fetch(
+            &programs,
+            "the proxy of Go modules",
+            Command::new("go")
+                .env("CGO_ENABLED", "0")
+                .env("GOWORK", "off")
+                .env("GOFLAGS", "-buildvcs=false")
+                .env("GOBIN", partial(&programs))
+                .args(["install", "-trimpath", "-ldflags=-s -w"])
+                .arg(format!("github.com/fsouza/fake-gcs-server@v{FAKE_GCS}")),
+            stage,
+        )?;
+    }
+    let directory = scratch("fake-gcs-server")?;
+    let port = ports(1)?[0];
+    let mut command = Command::new(program);
+    command
+        .args(["-scheme", "http", "-backend", "memory"])
+        .args(["-host", "127.0.0.1", "-port", &port.to_string()])
+        // At whatever port it is called: tests put a bad network before it.
+        .args(["-public-host", "127.0.0.1"]);
+    let environment = vec![("DYNOMITE_SERVICE_FAKE_GCS", address(port))];
+    start(command, directory, &[port], environment)
+}
+
 /// Beside its place first, so that what was interrupted looks like nothing.
-fn fetch(to: &Path, command: &mut Command, stage: &Stage) -> Result<()> {
+fn fetch(to: &Path, from: &str, command: &mut Command, stage: &Stage) -> Result<()> {
     let partial = partial(to);
     if partial.exists() {
         fs::remove_dir_all(&partial)?;
     }
     fs::create_dir_all(&partial)?;
     stage.note(&format!("fetching into {}", to.display()));
-    process::run(command, stage)?;
+    process::run(command, stage).with_context(|| {
+        format!("{from} did not give it; see whether it can be reached, and try again")
+    })?;
     fs::rename(&partial, to).with_context(|| format!("naming {}", to.display()))
 }
 

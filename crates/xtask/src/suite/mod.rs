@@ -302,7 +302,10 @@ impl<'a> Run<'a> {
     /// Tests against the object storage of others.
     fn services(&mut self, programs: &[Program], urgency: Urgency) {
         let mut tally = std::mem::take(&mut self.tally);
-        let running = services::all(&mut self.stages);
+        let (running, failed) = services::all(&mut self.stages);
+        for (name, error) in failed {
+            self.note::<()>(&name, Err(error));
+        }
         let environment = || running.iter().flat_map(|it| it.environment.iter().cloned());
         self.stage("object storage of others", |stage| {
             for program in programs.iter().filter(|it| needs_services(it)) {

@@ -3,6 +3,9 @@
 //! `cargo xtask test` starts them and says where they listen; without that the
 //! tests say so and check nothing.
 
+mod google;
+mod identity;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -64,7 +67,12 @@ fn secret(entries: &[(&str, &str)]) -> StoreCredentials {
 }
 
 /// A request that no client of ours knows: it makes the bucket.
-async fn ask(method: Method, url: &str, headers: &[(&str, String)], body: String) -> u16 {
+async fn ask(
+    method: Method,
+    url: &str,
+    headers: &[(&str, String)],
+    body: impl Into<reqwest::Body>,
+) -> u16 {
     let mut request = Client::new().request(method, url).body(body);
     for (name, value) in headers {
         request = request.header(*name, value);
