@@ -126,6 +126,9 @@ pub(crate) fn seaweedfs(stage: &Stage) -> Result<Service> {
             "-s3",
         ])
         .args(["-volume.max=50", "-master.volumeSizeLimitMB=256"])
+        // Their ports are fixed, so a second server on this machine would end at once.
+        .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
+        .arg("-master.telemetry=false")
         .arg(format!("-dir={}", directory.display()))
         .arg(format!("-s3.config={}", config.display()));
     for (name, port) in names.iter().zip(&ports) {

@@ -98,11 +98,12 @@ pub(crate) fn build_release_test(package: &str, stage: &Stage) -> Result<PathBuf
         .with_context(|| format!("{package} has no tests"))
 }
 
-/// Builds the test programs of all packages.
-pub(crate) fn build(stage: &Stage) -> Result<Vec<Program>> {
+/// Builds the test programs that cargo is told of.
+pub(crate) fn build(what: &[&str], stage: &Stage) -> Result<Vec<Program>> {
     let said = process::run(
         process::cargo()
-            .args(["test", "--workspace", "--no-run"])
+            .args(["test", "--no-run"])
+            .args(what)
             .args(["--message-format", "json-render-diagnostics"])
             .args(FEATURES),
         stage,

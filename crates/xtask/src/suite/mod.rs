@@ -26,6 +26,8 @@ pub(crate) enum Part {
     Lint,
     /// Everything that needs no cluster: unit, property, scenario, simulation.
     Unit,
+    /// Object storage of others, on loopback; without its name only with `--long`.
+    Services,
     /// The charts, rendered.
     Chart,
     /// The definitions at a real API server.
@@ -173,6 +175,11 @@ struct Run<'a> {
     failures: Vec<String>,
 }
 
+/// The test programs of all packages, as cargo is told.
+const WORKSPACE: &[&str] = &["--workspace"];
+/// Those that speak to services of others.
+const SERVICES: &[&str] = &["-p", "dynomite-bucket", "--test", "services"];
+
 /// The end-to-end programs that take longest, the longest first: who begins with
 /// them is not waited for at the end.
 const LONGEST: [&str; 4] = ["chaos", "changes", "faults", "trouble"];
@@ -189,6 +196,12 @@ impl<'a> Run<'a> {
 
     fn wants(&self, part: Part) -> bool {
         self.arguments.parts.is_empty() || self.arguments.parts.contains(&part)
+    }
+
+    /// To fetch and start services takes longer than their tests.
+    fn wants_services(&self) -> bool {
+        let arguments = self.arguments;
+        arguments.parts.contains(&Part::Services) || arguments.long && self.wants(Part::Unit)
     }
 
     /// Runs one stage; what it fails with is told at the end.
@@ -212,11 +225,12 @@ impl<'a> Run<'a> {
         if self.wants(Part::Lint) {
             self.stage("format", format);
         }
-        let programs = if [Part::Unit, Part::Api, Part::E2e]
+        let any = [Part::Unit, Part::Api, Part::E2e]
             .map(|part| self.wants(part))
-            .contains(&true)
-        {
-            let built = self.stage("build tests", binaries::build);
+            .contains(&true);
+        let programs = if any || self.wants_services() {
+            let what = if any { WORKSPACE } else { SERVICES };
+            let built = self.stage("build tests", |stage| binaries::build(what, stage));
             if built.is_none() {
                 // What does not compile makes every later message noise.
                 self.tally.failed += 1;
@@ -251,6 +265,9 @@ impl<'a> Run<'a> {
     fn without_cluster(&mut self, programs: &[Program], urgency: Urgency) {
         if self.wants(Part::Unit) {
             self.unit(programs, urgency);
+        }
+        if self.wants_services() {
+            self.services(programs, urgency);
         }
         if self.wants(Part::Lint) {
             self.lint(urgency);
@@ -293,10 +310,6 @@ impl<'a> Run<'a> {
             Ok(())
         });
         self.tally = tally;
-        // To fetch and start them takes longer than their tests.
-        if long {
-            self.services(programs, urgency);
-        }
     }
 
     /// Tests against the object storage of others.
