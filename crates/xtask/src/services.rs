@@ -65,9 +65,10 @@ impl fmt::Display for Lacking {
 
 impl std::error::Error for Lacking {}
 
-fn needs(tools: &[&'static str]) -> Result<(), Lacking> {
+/// Refuses when one of these tools is not on the search path.
+pub(crate) fn needs(tools: &[&'static str]) -> Result<()> {
     let lacking = tools.iter().find(|tool| process::find(tool).is_none());
-    lacking.map_or(Ok(()), |tool| Err(Lacking(tool)))
+    lacking.map_or(Ok(()), |tool| Err(Lacking(tool).into()))
 }
 
 /// Starts each of them, and says which failed and why; one whose tools this machine lacks is
@@ -177,11 +178,12 @@ fn moto(stage: &Stage) -> Result<Service> {
     // Some of the packages are compiled for one version of Python.
     let python = process::read(Command::new("python3").arg("--version"))?;
     let digest = image::oci::sha256(format!("{MOTO}{python}").as_bytes());
+    let digest = digest.trim_start_matches("sha256:");
     let packages = workspace::cache().join(format!("tools/moto-{}", &digest[..16]));
     if !packages.join("moto/server.py").is_file() {
         fetch(
             &packages,
-            "the Python package index",
+            image::PYTHON_INDEX,
             Command::new("python3")
                 .args(["-m", "pip", "install", "--quiet", "--no-deps"])
                 .args(["--only-binary", ":all:", "--disable-pip-version-check"])
@@ -210,7 +212,8 @@ fn moto(stage: &Stage) -> Result<Service> {
     command
         .env("PYTHONPATH", &packages)
         .env("MOTO_S3_ALLOW_CROSSACCOUNT_ACCESS", "false")
-        .args(["-m", "moto.server", "--host", "127.0.0.1"])
+        // Without what is installed on this machine.
+        .args(["-S", "-m", "moto.server", "--host", "127.0.0.1"])
         .args(["--port", &port.to_string()])
         .args(["--ssl-cert", &certificate, "--ssl-key", &key]);
     let environment = vec![
@@ -259,10 +262,14 @@ fn fetch(to: &Path, from: &str, command: &mut Command, stage: &Stage) -> Result<
     }
     fs::create_dir_all(&partial)?;
     stage.note(&format!("fetching into {}", to.display()));
-    process::run(command, stage).with_context(|| {
-        format!("{from} did not give it; see whether it can be reached, and try again")
-    })?;
+    let fetched = process::run(command, stage);
+    fetched.with_context(|| not_given(from))?;
     fs::rename(&partial, to).with_context(|| format!("naming {}", to.display()))
+}
+
+/// Why something is not here that a registry has.
+pub(crate) fn not_given(from: &str) -> String {
+    format!("{from} did not give it; see whether it can be reached, and try again")
 }
 
 fn partial(to: &Path) -> PathBuf {

@@ -21,6 +21,7 @@ use crate::stage::{Stage, Stages};
 use crate::workspace;
 use oci::ImageSpec;
 pub(crate) use seaweedfs::program as seaweedfs;
+pub(crate) use wheel::INDEX as PYTHON_INDEX;
 
 /// Our image: operator, sidecar and engine, as the tests and the demo name it.
 pub(crate) const OURS: &str = "localhost/dynomite-operator:dev";

