@@ -55,6 +55,7 @@ return string.format('%d %.0f %.0f %.0f %.0f', keys, unpack(sums))
 /// What a store holds, or several stores between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Held {
+    /// How many keys.
     pub keys: u64,
     sums: [u64; 4],
 }
