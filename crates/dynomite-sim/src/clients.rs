@@ -149,6 +149,9 @@ impl World {
         }
         if numbers {
             for delivery in &mut coming {
+                if delivery.node != name {
+                    delivery.due += self.late_by();
+                }
                 delivery.due = self.in_order(&incarnation, &delivery.node, delivery.due);
             }
         }

@@ -9,6 +9,8 @@ use crate::writes::{Delivery, What};
 const WORD_MS: u64 = 1000;
 /// How long a word is under way at least, milliseconds.
 const WORD_LATENCY_MS: u64 = 10;
+/// After how long a lost packet comes at last, at least and at most, milliseconds.
+const SENT_AGAIN_MS: (u64, u64) = (200, 5000);
 
 impl World {
     /// Whether two nodes do not hear each other.
@@ -27,6 +29,22 @@ impl World {
             }
         }
         self.say(format!("rack dc1-{letter} is cut off"));
+    }
+
+    /// Whether a packet that is sent now is lost.
+    pub(crate) fn is_lost(&mut self) -> bool {
+        let percent = self.config.loss_percent;
+        percent > 0 && self.random.below(100) < percent
+    }
+
+    /// By how much later comes what is sent on a connection now, milliseconds:
+    /// what is lost is sent again.
+    pub(crate) fn late_by(&mut self) -> u64 {
+        if self.is_lost() {
+            self.random.between(SENT_AGAIN_MS.0, SENT_AGAIN_MS.1)
+        } else {
+            0
+        }
     }
 
     /// All nodes hear each other again.
@@ -94,7 +112,8 @@ impl World {
             })
             .collect();
         for (from, incarnation, node, address, given) in words {
-            let due = self.in_order(&incarnation, &node, self.now + WORD_LATENCY_MS);
+            let due = self.now + WORD_LATENCY_MS + self.late_by();
+            let due = self.in_order(&incarnation, &node, due);
             self.writes.coming.push(Delivery {
                 due,
                 what: What::Word(given),

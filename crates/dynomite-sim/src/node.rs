@@ -52,6 +52,8 @@ pub enum Without {
     Holds,
     /// A sidecar that starts again has forgotten what a person stopped.
     Told,
+    /// A sidecar that runs goes by the clock of its machine when that jumps.
+    SteadyClock,
 }
 
 /// Orders that were given and not yet carried out.
@@ -112,6 +114,9 @@ pub struct Node {
     pub loading_ms: u64,
     /// Whether its engine numbers writes.
     pub numbers: bool,
+    /// How far its clock is off, milliseconds: set when the sidecar starts, which
+    /// counts on from there by itself.
+    pub clock_ms: i64,
     starts: u64,
     /// What happened, for the transcript.
     pub log: Vec<String>,
@@ -119,8 +124,14 @@ pub struct Node {
 
 /// A moment of the virtual time.
 pub fn moment(ms: u64) -> Timestamp {
+    shown(ms, 0)
+}
+
+/// The same as a clock shows it that is off by so many milliseconds.
+pub fn shown(ms: u64, off_ms: i64) -> Timestamp {
     let base = 1_800_000_000_000;
-    Timestamp::from_millisecond(base + i64::try_from(ms).unwrap_or(0)).unwrap_or_default()
+    let shown = base + i64::try_from(ms).unwrap_or(0) + off_ms;
+    Timestamp::from_millisecond(shown).unwrap_or_default()
 }
 
 const PROCESSES: [ProcessName; 2] = [ProcessName::Store, ProcessName::Engine];
@@ -161,17 +172,24 @@ impl Node {
             without: Without::Nothing,
             loading_ms: 0,
             numbers: false,
+            clock_ms: 0,
             starts: 0,
             log: Vec::new(),
         }
     }
 
+    /// The time by the sidecar's clock.
+    pub fn clock(&self, now: u64) -> Timestamp {
+        shown(now, self.clock_ms)
+    }
+
     /// Tells the life something and does what it says at once, orders excepted.
     pub fn send(&mut self, now: u64, event: Event) {
+        let clock = self.clock(now);
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             let Some(life) = &mut self.life else { return };
-            for effect in life.handle(moment(now), event) {
+            for effect in life.handle(clock, event) {
                 events.extend(self.carry_out(now, effect));
             }
         }
@@ -186,7 +204,7 @@ impl Node {
             let name = &self.name;
             let line = format!("{name} is {:?} {}", outline.phase, outline.message);
             self.log.push(line);
-            self.since = (outline.phase, moment(now));
+            self.since = (outline.phase, self.clock(now));
         }
     }
 
@@ -514,7 +532,7 @@ impl Node {
     /// What the life says of itself.
     pub fn outline(&self, now: u64) -> Option<Outline> {
         let life = self.life.as_ref()?;
-        Some(life.outline(moment(now)))
+        Some(life.outline(self.clock(now)))
     }
 
     /// What the operator hears of numbers. The node's own life does without:
@@ -537,7 +555,7 @@ impl Node {
             node: self.name.clone(),
             pod_uid: self.uid.clone(),
             version: "1".to_owned(),
-            at: moment(now),
+            at: self.clock(now),
             desired: self.mark.clone().map(|mark| DesiredMark {
                 cluster_generation: if self.without == Without::OrderOfDocuments {
                     0

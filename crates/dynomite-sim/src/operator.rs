@@ -9,7 +9,7 @@ use dynomite_planner::{
 };
 use jiff::Timestamp;
 
-use crate::node::{Without, moment};
+use crate::node::{Without, moment, shown};
 use crate::server::Refused;
 use crate::world::{World, defaults};
 
@@ -35,6 +35,8 @@ pub struct Operator {
     pub quiet: u32,
     /// Whether an action of the last pass failed.
     pub failed: bool,
+    /// How far its clock is off, milliseconds.
+    pub clock_ms: i64,
     /// How many passes it has made.
     pub passes: u64,
     /// What it planned last.
@@ -98,7 +100,7 @@ impl World {
         }
         let view = self.observe();
         self.operator.passes += 1;
-        let now = moment(self.now);
+        let now = shown(self.now, self.operator.clock_ms);
         let cluster = match Cluster::new(&view.resource, &defaults()) {
             Ok(cluster) => cluster,
             Err(violations) => {
@@ -244,6 +246,7 @@ impl World {
                 .at_address(&address)
                 .filter(|node| !self.operator.mute.contains_key(node));
             let report = answer
+                .filter(|_| !self.is_lost())
                 .and_then(|node| self.nodes.get_mut(&node))
                 .and_then(|node| node.report(now));
             let seen = match report {
@@ -264,7 +267,7 @@ impl World {
 
     /// Carries out the plan; `None` when the operator died on the way.
     fn apply(&mut self, observed: &Observed, plan: &Plan) -> Option<Outcome> {
-        let seen = shown(observed);
+        let seen = watched(observed);
         let now = moment(self.now);
         let mut outcome = Outcome::default();
         for planned in &plan.actions {
@@ -354,7 +357,7 @@ impl World {
         let Some(name) = self.at_address(address) else {
             return unreachable;
         };
-        if self.operator.mute.contains_key(&name) {
+        if self.operator.mute.contains_key(&name) || self.is_lost() {
             return unreachable;
         }
         let Some(node) = self.nodes.get_mut(&name).filter(|node| node.life.is_some()) else {
@@ -363,6 +366,10 @@ impl World {
         match node.assign(now, desired) {
             Ok(()) => {
                 self.check_document(&name, desired);
+                // The answer may be lost, too.
+                if self.is_lost() {
+                    return unreachable;
+                }
                 Ok(())
             }
             Err(_) => Err((true, "Outdated")),
@@ -424,7 +431,7 @@ fn disrupt_more(plan: &mut Plan, observed: &Observed) {
 }
 
 /// What the watches showed.
-fn shown(observed: &Observed) -> BTreeSet<(Kind, String)> {
+fn watched(observed: &Observed) -> BTreeSet<(Kind, String)> {
     let mut seen = BTreeSet::new();
     let mut add = |kind: Kind, names: Vec<&String>| {
         seen.extend(names.into_iter().map(|name| (kind, name.clone())));

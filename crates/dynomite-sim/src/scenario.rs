@@ -52,6 +52,10 @@ pub enum Scenario {
     HeldRing,
     /// A person stops a process of a node, while other things happen, and starts it.
     StoppedByHand,
+    /// One packet in three is lost, and the links of a rack break now and then.
+    LossyLinks,
+    /// Clocks of the operator and of nodes jump by an hour, while things die.
+    ClockJumps,
 }
 
 /// All scenarios with their names.
@@ -72,6 +76,8 @@ pub const SCENARIOS: &[(&str, Scenario)] = &[
     ("operator_away", Scenario::OperatorAway),
     ("held_ring", Scenario::HeldRing),
     ("stopped_by_hand", Scenario::StoppedByHand),
+    ("lossy_links", Scenario::LossyLinks),
+    ("clock_jumps", Scenario::ClockJumps),
 ];
 
 impl Scenario {
@@ -204,7 +210,7 @@ fn config_of(scenario: Scenario, seed: u64, without: Without) -> Config {
         }
         Scenario::FailingCalls => config.errors = 10,
         Scenario::TwoLeaders => config.late = true,
-        Scenario::Partition => {
+        Scenario::Partition | Scenario::LossyLinks => {
             config.numbers = true;
             config.write_every = 2;
         }
@@ -229,6 +235,8 @@ fn play(scenario: Scenario, world: &mut World) -> Result<(), String> {
         Scenario::OperatorAway => operator_away(world),
         Scenario::HeldRing => held_ring(world),
         Scenario::StoppedByHand => stopped_by_hand(world),
+        Scenario::LossyLinks => lossy_links(world),
+        Scenario::ClockJumps => clock_jumps(world),
         Scenario::CrashAfterEveryAction => Ok(()),
     }
 }
@@ -792,6 +800,51 @@ fn partition(world: &mut World) -> Result<(), String> {
     if two_faults {
         world.writes.owed.clear();
     }
+    ends_level(world)
+}
+
+/// The network loses packets: what connections carry comes seconds later, and
+/// the operator's questions and documents do not come at all. Where connections
+/// break besides, the replicas end equal without help.
+fn lossy_links(world: &mut World) -> Result<(), String> {
+    const LOSS_PERCENT: u64 = 30;
+    world.settle()?;
+    let breaks = world.random.one_in(2);
+    world.config.loss_percent = LOSS_PERCENT;
+    world.say(format!("{LOSS_PERCENT} packets in a hundred are lost"));
+    for _ in 0..world.random.between(3, 8) {
+        let pause = world.random.between(500, 9000);
+        world.steps(pause)?;
+        let names: Vec<String> = world.nodes.keys().cloned().collect();
+        match world.random.below(6) {
+            0 => {
+                let name = world.random.pick(&names).cloned().unwrap_or_default();
+                world.kill_store(&name);
+            }
+            1 => world.change_settings(pause),
+            2 => world.operator_dies(pause),
+            _ if breaks => {
+                world.cut_rack("b");
+                let lasts = world.random.between(50, 3000);
+                world.steps(lasts)?;
+                world.heal();
+            }
+            _ => {}
+        }
+    }
+    world.steps(5000)?;
+    world.config.loss_percent = 0;
+    world.say("nothing is lost any more");
+    if breaks {
+        // Of what was under way when a connection broke, each replica may lack
+        // something else.
+        world.writes.owed.clear();
+    }
+    ends_level(world)
+}
+
+/// When nothing is written any more the replicas are equal, and they stay so.
+fn ends_level(world: &mut World) -> Result<(), String> {
     let write_every = std::mem::replace(&mut world.config.write_every, 0);
     world.settle_with_a_person()?;
     // What a coordinator that died sent last counts some seconds later.
@@ -805,6 +858,54 @@ fn partition(world: &mut World) -> Result<(), String> {
     world.steps(2000)?;
     world.settle()?;
     world.check_level()
+}
+
+/// Clocks jump by an hour, ahead or back: where the operator runs it goes by that
+/// at once, a sidecar when it starts again. It takes nobody out, and what dies
+/// meanwhile heals.
+fn clock_jumps(world: &mut World) -> Result<(), String> {
+    const HOUR_MS: i64 = 3_600_000;
+    let calm = world.random.one_in(2);
+    if calm || !world.random.one_in(4) {
+        world.settle()?;
+    }
+    let standing = |world: &World| -> Vec<_> {
+        let nodes = world.nodes.values();
+        let all = nodes.map(|node| (node.uid.clone(), node.outline(world.now).map(|o| o.proof)));
+        all.collect()
+    };
+    world.steps(2000)?;
+    let before = standing(world);
+    for _ in 0..world.random.between(2, 6) {
+        let pause = world.random.between(500, 9000);
+        world.steps(pause)?;
+        let off = *world.random.pick(&[-HOUR_MS, HOUR_MS, 0]).unwrap_or(&0);
+        let names: Vec<String> = world.nodes.keys().cloned().collect();
+        let name = world.random.pick(&names).cloned().unwrap_or_default();
+        match world.random.below(4) {
+            0 => {
+                world.operator.clock_ms = off;
+                world.say(format!("the operator's clock is off by {off} ms"));
+            }
+            1 => {
+                world.clocks.insert(name.clone(), off);
+                world.say(format!("the clock of {name} is off by {off} ms"));
+            }
+            _ => {
+                world.clocks.insert(name.clone(), off);
+                world.say(format!("the clock of {name} is off by {off} ms"));
+                world.crash_sidecar(&name);
+            }
+        }
+        if !calm {
+            world.kill_something();
+        }
+    }
+    world.settle_with_a_person()?;
+    if calm && standing(world) != before {
+        return Err("a clock alone has taken a node out".to_owned());
+    }
+    Ok(())
 }
 
 fn all_replicas_lost(world: &mut World) -> Result<(), String> {

@@ -8,7 +8,7 @@ use dynomite_planner::{Defaults, KubernetesNode, Planned, Seen};
 use serde_json::json;
 
 use crate::kubernetes::Seat;
-use crate::node::{Disk, Node, Without, moment};
+use crate::node::{Disk, Node, Without};
 use crate::operator::Operator;
 use crate::oracle::Oracle;
 use crate::processes::Link;
@@ -59,6 +59,9 @@ pub struct Config {
     pub errors: u64,
     /// Whether an operator that was paused goes on much later where it was.
     pub late: bool,
+    /// Of a hundred packets so many are lost: what a connection carries comes
+    /// later, and questions and answers do not come at all.
+    pub loss_percent: u64,
     /// What is left out.
     pub without: Without,
 }
@@ -80,6 +83,7 @@ impl Default for Config {
             local: false,
             errors: 0,
             late: false,
+            loss_percent: 0,
             without: Without::Nothing,
         }
     }
@@ -109,6 +113,8 @@ pub struct World {
     pub log: Vec<String>,
     /// Pairs of nodes that do not hear each other.
     pub cuts: BTreeSet<(String, String)>,
+    /// How far the clock is off where each node runs, milliseconds.
+    pub clocks: BTreeMap<String, i64>,
     /// Where the local volumes of pods are.
     pub homes: BTreeMap<String, String>,
     /// What a paused operator still has to do, and when it goes on, milliseconds.
@@ -187,6 +193,7 @@ impl World {
             oracle: Oracle::default(),
             log: Vec::new(),
             cuts: BTreeSet::new(),
+            clocks: BTreeMap::new(),
             homes: BTreeMap::new(),
             late: Vec::new(),
             seats: BTreeMap::new(),
@@ -282,9 +289,15 @@ impl World {
         let Some(node) = self.nodes.get_mut(name) else {
             return;
         };
+        if node.life.is_none() || node.without == Without::SteadyClock {
+            node.clock_ms = self.clocks.get(name).copied().unwrap_or(0);
+        }
         node.come_back(now);
         for (id, order) in node.due_orders(now) {
             let event = match order {
+                Order::ReadDonor if self.is_lost() => {
+                    Event::Failed(id, "the donor gives no answer in time".to_owned())
+                }
                 Order::ReadDonor => self.read_donor(name, id),
                 Order::AskPeers => Event::Introduced(id, self.unaware_of(name)),
                 Order::Detach => {
@@ -354,7 +367,7 @@ impl World {
         if link.is_none() || !other.donates() {
             let desired = life.desired().ok_or_else(nobody)?;
             let (uid, token) = (&desired.cluster.uid, desired.node.token);
-            other.may_be_copied(moment(self.now), uid, token)?;
+            other.may_be_copied(peer.clock(self.now), uid, token)?;
         }
         Ok((donor, peer))
     }

@@ -56,6 +56,22 @@ fn replicas_that_differ_when_nobody_hears_what_they_missed() {
 }
 
 #[test]
+fn replicas_that_differ_after_links_broke_when_nobody_hears_what_they_missed() {
+    let what = complaint(Scenario::LossyLinks, Without::Numbers);
+    assert!(
+        what.contains("different writes") || what.contains("lacks"),
+        "{what}"
+    );
+}
+
+#[test]
+fn sidecars_that_go_by_a_clock_that_jumps() {
+    let what = complaint(Scenario::ClockJumps, Without::SteadyClock);
+    let told = what.contains("does not settle") || what.contains("a clock alone");
+    assert!(told, "{what}");
+}
+
+#[test]
 fn nodes_that_are_gone_for_good_and_not_replaced() {
     let what = complaint(Scenario::LostForGood, Without::Replacement);
     let told = what.contains("does not settle") || what.contains("has its old volume");

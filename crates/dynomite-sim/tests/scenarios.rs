@@ -103,6 +103,16 @@ fn stopped_by_hand() {
 }
 
 #[test]
+fn lossy_links() {
+    seeds(Scenario::LossyLinks, 12);
+}
+
+#[test]
+fn clock_jumps() {
+    seeds(Scenario::ClockJumps, 12);
+}
+
+#[test]
 fn a_seed_gives_the_same_history_again() {
     let first = run(Scenario::KillThings, 7, Without::Nothing).expect("it holds");
     let again = run(Scenario::KillThings, 7, Without::Nothing).expect("it holds");
