@@ -319,6 +319,31 @@ mod tests {
     }
 
     #[test]
+    fn a_relist_holds_no_object_twice() {
+        const OBJECTS: usize = 1000;
+        let index = Index::new(ClusterKey::of_child::<ConfigMap>);
+        let of = |i: usize, version| object("a", &format!("x{i}"), &format!("uid{i}"), version);
+        let held = |i: usize| index.get("a", &format!("x{i}")).expect("it is held");
+        for version in 1..=3 {
+            index.handle(&None, Event::Init);
+            for i in 0..OBJECTS {
+                let before = (version > 1).then(|| Arc::downgrade(&held(i)));
+                let changes = index.handle(&None, Event::InitApply(of(i, version)));
+                assert_eq!(changes.len(), 1);
+                drop(changes);
+                let gone = before.is_none_or(|before| before.upgrade().is_none());
+                assert!(gone, "what it takes the place of is let go at once");
+            }
+            assert!(index.handle(&None, Event::InitDone).is_empty());
+            assert_eq!(index.all().len(), OBJECTS);
+        }
+        let before = held(0);
+        index.handle(&None, Event::Init);
+        let changes = index.handle(&None, Event::InitApply(of(0, 3)));
+        assert!(changes.is_empty() && Arc::ptr_eq(&before, &held(0)));
+    }
+
+    #[test]
     fn an_event_older_than_our_own_write_changes_nothing() {
         let index = Index::new(ClusterKey::of_child::<ConfigMap>);
         index.absorb(object("a", "x", "1", 7));

@@ -1,6 +1,7 @@
 //! The reconcile against an API server in memory: it settles, survives a crash after every write, and bears trouble.
 
 mod beside;
+mod many;
 mod server;
 
 use std::collections::BTreeMap;
