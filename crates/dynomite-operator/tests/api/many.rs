@@ -69,7 +69,7 @@ async fn an_operator_that_starts_among_many_rings_is_ready_in_bounded_time_and_m
     for name in &names {
         look_at(&next, name).await.expect("a look");
     }
-    let (asked, took) = (server.calls() - calls, spent() - begun);
+    let (asked, took) = (server.calls() - calls, spent().saturating_sub(begun));
     let held = resident().saturating_sub(memory);
     println!("{rings} rings: {asked} calls, {took:?} of processor time, {held} bytes more");
     drop(first);
