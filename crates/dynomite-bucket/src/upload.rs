@@ -120,7 +120,7 @@ impl Upload {
                     return Ok(self.stored);
                 }
                 self.parts_of = Some(upload);
-                Err(self.bucket.explain("complete", &self.key, &error))
+                Err(self.failed("complete", &error))
             }
         }
     }
@@ -171,6 +171,16 @@ impl Upload {
         Ok(())
     }
 
+    /// An upload of which the storage knows no more is none that was never there: another one may
+    /// succeed.
+    fn failed(&self, doing: &str, error: &object_store::Error) -> Error {
+        let error = self.bucket.explain(doing, &self.key, error);
+        match error.reason {
+            Reason::NoSuchObject => Error::new(Reason::Unavailable, error.what),
+            _ => error,
+        }
+    }
+
     fn landed(
         &mut self,
         landed: Result<object_store::Result<usize>, tokio::task::JoinError>,
@@ -180,7 +190,7 @@ impl Upload {
                 self.stored += bytes as u64;
                 Ok(())
             }
-            Ok(Err(error)) => Err(self.bucket.explain("write", &self.key, &error)),
+            Ok(Err(error)) => Err(self.failed("write", &error)),
             Err(error) => {
                 let why = error.to_string();
                 let reason = Reason::Unavailable;

@@ -263,16 +263,33 @@ async fn a_download_goes_on_where_it_was_cut() {
     server.fails(Act::Get, Fault::Mute, usize::MAX);
     let error = download(&bucket, "x").await.expect_err("never comes");
     assert_eq!(error.reason, Reason::Unavailable);
-    // Nor with another object.
-    server.fails(Act::Get, Fault::Cut, 1);
-    let mut download = bucket.download("x").await.expect("begins");
-    let changed = async {
-        while download.next().await?.is_some() {
-            server.inside().objects.insert("x".to_owned(), bytes(100));
-        }
-        Ok::<_, dynomite_bucket::Error>(())
-    };
-    assert!(changed.await.is_err());
+    // Nor with another object, also where the storage does not look which one is asked for.
+    for (careless, other, words) in [
+        (
+            false,
+            content.iter().rev().copied().collect(),
+            "Precondition",
+        ),
+        (true, bytes(7 * MIB), "its length is another now"),
+    ] {
+        let put = |content: &Bytes| {
+            let (key, content) = ("x".to_owned(), content.clone());
+            server.inside().objects.insert(key, content);
+        };
+        put(&content);
+        server.inside().careless = careless;
+        server.fails(Act::Get, Fault::Cut, 1);
+        let mut download = bucket.download("x").await.expect("begins");
+        let changed = async {
+            while download.next().await?.is_some() {
+                put(&other);
+            }
+            Ok::<_, dynomite_bucket::Error>(())
+        };
+        let error = changed.await.expect_err("another object");
+        assert_eq!(error.reason, Reason::Changed, "{error}");
+        assert!(error.what.contains(words), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub struct Inside {
     pub acts: Vec<Act>,
     /// Whether only the lengths of parts are kept.
     pub forgetful: bool,
+    /// Whether nobody looks at which object is asked for.
+    pub careless: bool,
     /// What a part waits before it is answered.
     pub delay: Duration,
     next: u64,
@@ -356,22 +359,47 @@ async fn object(
             let Some(content) = inside.objects.get(&key).cloned() else {
                 return failure(404, "NoSuchKey");
             };
+            let careless = inside.careless;
             drop(inside);
-            give(act, fault, &headers, &content)
+            give(act, fault, &headers, &content, careless)
         }
         Act::List => failure(501, "NotImplemented"),
     }
 }
 
-fn give(act: Act, fault: Option<Fault>, headers: &HeaderMap, content: &Bytes) -> Response {
+/// What tells an object from another one of its key.
+fn tag(content: &Bytes) -> String {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    format!("\"{:x}\"", hasher.finish())
+}
+
+fn give(
+    act: Act,
+    fault: Option<Fault>,
+    headers: &HeaderMap,
+    content: &Bytes,
+    careless: bool,
+) -> Response {
     let length = content.len();
+    let tag = tag(content);
+    if headers
+        .get(header::IF_MATCH)
+        .is_some_and(|wanted| *wanted != *tag)
+        && !careless
+    {
+        return failure(412, "PreconditionFailed");
+    }
     let range = headers
         .get(header::RANGE)
         .and_then(|text| text.to_str().ok());
     let from = range.and_then(|text| text.strip_prefix("bytes=")?.split_once('-')?.0.parse().ok());
     let from: usize = from.unwrap_or(0);
+    if from > length {
+        return failure(416, "InvalidRange");
+    }
     let mut answer = Response::builder()
-        .header(header::ETAG, "\"whole\"")
+        .header(header::ETAG, tag)
         .header(header::LAST_MODIFIED, "Fri, 20 Nov 2026 00:00:00 GMT")
         .header(header::CONTENT_LENGTH, length - from);
     if range.is_some() {

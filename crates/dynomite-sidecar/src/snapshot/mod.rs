@@ -15,6 +15,7 @@
 mod attend;
 mod broken;
 mod inspect;
+mod left;
 mod previous;
 mod psync;
 mod saved;

@@ -14,7 +14,7 @@ use dynomite_bucket::{Bucket, Pace};
 use dynomite_lifecycle::room_for_copy;
 use dynomite_protocol::token::Token;
 use dynomite_snapshot::envelope::{Key, SALT, Secret};
-use dynomite_snapshot::layout::{self, BackupId, Directory, Found, Object, Place};
+use dynomite_snapshot::layout::{BackupId, Directory, Object, Place};
 use dynomite_snapshot::manifest::{Cipher, Compression, Encryption, Extent, Snapshot, Source};
 use dynomite_snapshot::rdb::Summary;
 use dynomite_snapshot::transfer::{self, Upload};
@@ -23,6 +23,7 @@ use rustls::crypto::ring::default_provider;
 use tokio::sync::{oneshot, watch};
 
 use super::broken::Broken;
+use super::left::is_left;
 use super::{Desk, is_proven, psync, saved};
 use crate::launch;
 use crate::run::info::Info;
@@ -31,8 +32,6 @@ use crate::shared::{ProcessName, View};
 /// How often is looked whether what is missing has come.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// After what time an upload that no sidecar completes is nobody's any more.
-const LEFT_AFTER: std::time::Duration = std::time::Duration::from_hours(24);
 /// How long the search for such uploads may keep a snapshot waiting.
 const SWEEP: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -259,7 +258,8 @@ impl Work {
     async fn sweep(&self, ready: &Ready, target: &Target) {
         let now = Timestamp::now();
         let place = target.directory.place.to_string();
-        let left = |key: &str, begun| is_left(self, target, key, begun, now);
+        let attempt = (token_of(&self.desired), self.order.attempt);
+        let left = |key: &str, begun| is_left(&target.directory, attempt, key, begun, now);
         let swept = ready.bucket.end_uploads(&place, left);
         match tokio::time::timeout(SWEEP, swept).await {
             Ok(Ok(0)) => {}
@@ -428,24 +428,6 @@ fn entry(parts: Parts<'_>) -> Snapshot {
 /// The number is the same; the type is that of the protocol.
 fn token_of(desired: &NodeDesired) -> Token {
     Token(desired.node.token.0)
-}
-
-/// Whether an upload is one that nobody completes: of an attempt before this one, which the
-/// operator has given up, or of another backup and a day old.
-fn is_left(work: &Work, target: &Target, key: &str, begun: Timestamp, now: Timestamp) -> bool {
-    let Found::Ours(directory, object) = layout::find(&work.order.place.prefix, key) else {
-        return false;
-    };
-    if directory.place != target.directory.place {
-        return false;
-    }
-    if directory.id != target.directory.id {
-        let age = std::time::Duration::try_from(now.duration_since(begun));
-        return age.is_ok_and(|age| age > LEFT_AFTER);
-    }
-    let own = token_of(&work.desired);
-    matches!(object, Object::Snapshot { token, attempt, .. }
-        if token == own && attempt < work.order.attempt)
 }
 
 fn compression(order: &SnapshotOrder) -> Compression {

@@ -275,6 +275,24 @@ impl Bench {
         self.following = Some(tokio::spawn(following));
     }
 
+    /// The sidecar is killed: what it has begun is not removed, although the process of the test,
+    /// which goes on, tries to.
+    pub(super) async fn kill_sidecar(&mut self) {
+        let tries = IMPATIENT.retries + 1;
+        self.server
+            .fails(fake::Act::Abort, fake::Fault::Busy, tries);
+        if let Some(following) = self.following.take() {
+            following.abort();
+        }
+        let wait = async {
+            while self.server.inside().faults[&fake::Act::Abort].1 > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        waited.expect("it tries in vain");
+    }
+
     /// Another sidecar takes the place of this one.
     pub(super) fn restart(&mut self) {
         // Two that live at once would write one file.

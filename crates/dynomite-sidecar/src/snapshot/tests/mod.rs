@@ -7,6 +7,7 @@ mod scratch;
 mod staging;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dynomite_api::contract::{SnapshotSource, SnapshotState};
@@ -97,9 +98,14 @@ async fn what_cannot_be_stored_fails_with_its_reason_and_leaves_nothing() {
             ("Forbidden", false),
         ),
         (Act::Complete, Fault::Busy, ("Unavailable", true)),
+        // It is there, and nobody can say so: whoever counts on it later would be wrong.
+        (Act::Complete, Fault::Unheard, ("Unavailable", true)),
     ];
     for (attempt, (act, fault, want)) in (0..).zip(cases) {
         bench.server.fails(act, fault, usize::MAX);
+        if fault == Fault::Unheard {
+            bench.server.fails(Act::Head, Fault::Busy, usize::MAX);
+        }
         bench.order(|order| order.attempt = attempt);
         let state = bench.ended().await;
         assert_eq!(failure(&state), want, "{act:?} {state:?}");
@@ -113,7 +119,13 @@ async fn what_cannot_be_stored_fails_with_its_reason_and_leaves_nothing() {
     let state = bench.ended().await;
     assert_eq!(failure(&state), ("NoSuchBucket", false));
     let forks = bench.info("sync_full").await;
-    assert_eq!(forks, "3", "a bucket that is not there costs no fork");
+    assert_eq!(forks, "4", "a bucket that is not there costs no fork");
+    // A storage that says yes and keeps nothing.
+    bench.server.inside().forgetful = true;
+    bench.order(|order| order.attempt = 11);
+    let state = bench.ended().await;
+    assert_eq!(failure(&state), ("StoredDiffers", true));
+    bench.nothing_is_left().await;
 }
 
 #[tokio::test]
@@ -142,14 +154,32 @@ async fn a_file_of_yesterday_is_no_snapshot_of_today() {
     let Some(mut bench) = Bench::start().await else {
         return;
     };
-    // The store works in a directory that is gone, and another has its name.
     let directory = bench.site().data_dir.join("store");
-    std::fs::remove_dir_all(&directory).expect("can be removed");
+    let file = directory.join("dump.rdb");
+    // The store says that it has saved, and did so in a directory that has another name by now.
+    let elsewhere = directory.with_file_name("elsewhere");
+    std::fs::rename(&directory, &elsewhere).expect("can be renamed");
     std::fs::create_dir(&directory).expect("can be made");
-    std::fs::write(directory.join("dump.rdb"), b"of yesterday").expect("can be written");
+    std::fs::write(&file, b"of yesterday").expect("can be written");
     bench.order(|order| order.source = SnapshotSource::File);
     let state = bench.ended().await;
     assert_eq!(failure(&state), ("SaveFailed", true), "{state:?}");
+    assert!(format!("{state:?}").contains("the one from before"));
+    assert!(elsewhere.join("dump.rdb").exists(), "it has saved");
+    // Its directory is gone, so that it cannot save at all.
+    std::fs::remove_dir_all(&elsewhere).expect("can be removed");
+    for (attempt, of_yesterday) in [(1, true), (2, false)] {
+        if !of_yesterday {
+            std::fs::remove_file(&file).expect("is there");
+        }
+        bench.order(|order| {
+            order.source = SnapshotSource::File;
+            order.attempt = attempt;
+        });
+        let state = bench.ended().await;
+        assert_eq!(failure(&state), ("SaveFailed", true), "{state:?}");
+        assert!(format!("{state:?}").contains("could not fork"), "{state:?}");
+    }
     bench.nothing_is_left().await;
 }
 
@@ -219,6 +249,58 @@ async fn an_order_that_stood_before_the_sidecar_was_interrupted() {
     bench.order(|order| order.attempt = 1);
     let state = bench.ended().await;
     assert_eq!(entry(state).counts().total(), KEYS);
+}
+
+/// It takes with it all that it knew of its upload.
+#[tokio::test]
+async fn a_sidecar_that_is_killed_while_it_uploads_leaves_no_backup_and_its_rests_are_ended() {
+    let Some(mut bench) = Bench::start().await else {
+        return;
+    };
+    bench.fill(30);
+    bench.order(|order| order.bytes_per_second = Some(4 << 20));
+    bench
+        .until(|report| {
+            report
+                .snapshot
+                .as_ref()
+                .is_some_and(|it| it.stored_bytes > 0)
+        })
+        .await;
+    bench.kill_sidecar().await;
+    let uploads = |bench: &Bench| -> Vec<String> {
+        let inside = bench.server.inside();
+        assert!(inside.objects.is_empty(), "half an object is none");
+        inside.uploads.keys().cloned().collect()
+    };
+    assert_eq!(uploads(&bench).len(), 1, "nobody has removed it");
+    let others = [
+        // Of another token's node, which may be at it, and of another ring.
+        bench::key_of("9-0.rdb"),
+        bench::key_of("9-0.rdb").replace("/cluster/", "/another/"),
+    ];
+    let mut others = others.map(|key| format!("0-{key}"));
+    others.sort();
+    for id in &others {
+        let mut inside = bench.server.inside();
+        inside.uploads.insert(id.clone(), BTreeMap::new());
+    }
+    bench.restart();
+    bench.hand_over_credentials(false);
+    let state = bench.ended().await;
+    assert_eq!(failure(&state), ("Interrupted", true));
+    assert_eq!(uploads(&bench).len(), 3);
+    // The operator orders another attempt.
+    bench.order(|order| order.attempt = 1);
+    let entry = entry(bench.ended().await);
+    assert_eq!(entry.counts().total(), KEYS + 30);
+    assert!(entry.object.contains("-1."), "{}", entry.object);
+    let inside = bench.server.inside();
+    let stored: Vec<&String> = inside.objects.keys().collect();
+    assert_eq!(stored, [&bench::key_of(&entry.object)]);
+    let left: Vec<&String> = inside.uploads.keys().collect();
+    let kept: Vec<&String> = others.iter().collect();
+    assert_eq!(left, kept, "its own are ended, and no others");
 }
 
 #[tokio::test]

@@ -74,8 +74,10 @@ async fn a_stream_without_its_end_is_no_snapshot() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_falls_silent_is_given_up() {
+    let soon = std::time::Duration::from_mins(2);
     for words in [RESYNC.to_owned(), format!("{RESYNC}$4\r\nRDB")] {
-        let broken = asked(&words, true).await.expect_err("no snapshot");
+        let asked = tokio::time::timeout(soon, asked(&words, true)).await;
+        let broken = asked.expect("soon").expect_err("no snapshot");
         assert_eq!(broken.reason, "StreamStalled", "{words:?}");
     }
 }
