@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, Defaults};
 use crate::compare;
 use crate::observed::{Observed, SecretFacts, Seen};
 use crate::plan::{Action, Kind, Object, Outcome, Plan, Resources, StepName};
+use crate::restore::tests::Goes;
 use crate::status::status;
 use crate::steps::plan;
 use crate::wait::Wait;
@@ -644,8 +645,16 @@ impl World {
         if life.proof.is_some() && doubted == Some(life.since) {
             life.proof = None;
         }
-        let failing = self.storage.failing_loads.contains(name);
-        if crate::restore::tests::live(life, &desired, failing, self.now) {
+        let goes = if self.storage.damaged_objects.contains(name) {
+            Goes::Unstaged
+        } else if self.storage.failing_loads.contains(name) {
+            Goes::Unloaded
+        } else if self.storage.slow_loads.contains(name) {
+            Goes::Slowly
+        } else {
+            Goes::Well
+        };
+        if crate::restore::tests::live(life, &desired, goes, self.now) {
             return;
         }
         if life.proof.is_some() || self.slow.iter().any(|slow| slow == name) {

@@ -12,12 +12,15 @@ use crate::world::{Life, World, resource};
 
 mod annotation;
 mod called;
+mod every_step;
 mod files;
 mod known;
 mod random;
 mod refresh;
 mod scope;
+mod staging;
 mod trouble;
+mod turns;
 
 const NAME: &str = "back-to-monday";
 const DIRECTORY: &str = "data/ring/cluster-uid/20260101T000500Z-00000000000000aa-monday/";
@@ -86,8 +89,20 @@ fn failed(reason: &str, message: &str, retry: bool, touched: bool) -> RestoreSta
     }
 }
 
+/// How far a node gets with what it is told to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goes {
+    Well,
+    /// What it downloads is damaged.
+    Unstaged,
+    /// It cannot load it.
+    Unloaded,
+    /// It loads it for ever.
+    Slowly,
+}
+
 /// A node obeys its order, one step in a tick; whether that is all it does.
-pub(crate) fn live(life: &mut Life, desired: &NodeDesired, fails: bool, now: Timestamp) -> bool {
+pub(crate) fn live(life: &mut Life, desired: &NodeDesired, goes: Goes, now: Timestamp) -> bool {
     let Some(order) = &desired.restore else {
         life.restore = None;
         return false;
@@ -109,6 +124,11 @@ pub(crate) fn live(life: &mut Life, desired: &NodeDesired, fails: bool, now: Tim
     match (order.goal, state) {
         (_, None) => {
             life.restore = report(RestoreState::Downloading);
+            false
+        }
+        (_, Some(RestoreState::Downloading)) if goes == Goes::Unstaged => {
+            let state = failed("DigestDiffers", "the object was changed", false, false);
+            life.restore = report(state);
             false
         }
         (_, Some(RestoreState::Downloading)) => {
@@ -136,11 +156,12 @@ pub(crate) fn live(life: &mut Life, desired: &NodeDesired, fails: bool, now: Tim
             life.restore = report(RestoreState::Loading);
             true
         }
-        (RestoreGoal::Load, Some(RestoreState::Loading)) if fails => {
+        (RestoreGoal::Load, Some(RestoreState::Loading)) if goes == Goes::Unloaded => {
             let state = failed("LoadFailed", "the store ended", true, true);
             life.restore = report(state);
             true
         }
+        (RestoreGoal::Load, Some(RestoreState::Loading)) if goes == Goes::Slowly => true,
         (RestoreGoal::Load, Some(RestoreState::Loading)) => {
             life.proof = Some(ProofKind::Restored);
             (life.since, life.data, life.keys) = (now, "new".to_owned(), 9);

@@ -281,6 +281,28 @@ fn two_backups_of_one_second_lie_apart_and_one_waits_for_the_other() {
     assert_ne!(a.directory, b.directory);
 }
 
+/// Deleted, and made again with its name within a second: what the first has stored is deleted
+/// after the second has begun.
+#[test]
+fn a_backup_that_is_made_again_within_a_second_lies_apart() {
+    let mut world = with_backups(3, 1);
+    let begun = |world: &mut World, uid: &str| {
+        ask_for(world, "b");
+        let backup = world.observed.backups.get_mut("b").expect("it is there");
+        backup.metadata.uid = Some(uid.to_owned());
+        let now = world.now;
+        while said(world, "b").directory.is_empty() {
+            world.pass();
+            world.now = now;
+        }
+        said(world, "b").directory
+    };
+    let first = begun(&mut world, "one");
+    world.observed.backups.remove("b");
+    let second = begun(&mut world, "two");
+    assert_ne!(first, second);
+}
+
 #[test]
 fn parallelism_is_a_limit() {
     let mut world = with_backups(3, 4);
@@ -298,6 +320,10 @@ fn parallelism_is_a_limit() {
             .iter()
             .filter(|t| t.phase == BackupTokenPhase::Running);
         assert!(running.count() <= 2);
+        // The manifest is written when it can name all of them, and not before.
+        let done = tokens.iter().all(|t| t.phase == BackupTokenPhase::Done);
+        let written = |key: &String| key.ends_with("manifest.json");
+        assert!(done || !world.storage.objects.keys().any(written));
     }
     assert_eq!(said(&world, "b").phase, Some(BackupPhase::Completed));
 }

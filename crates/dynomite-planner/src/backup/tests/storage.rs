@@ -23,8 +23,12 @@ pub(crate) struct Storage {
     pub(crate) refuses: Option<(&'static str, bool)>,
     /// Nodes whose snapshots fail, and whether to try again.
     pub(crate) failing: BTreeMap<String, bool>,
+    /// Nodes that find what they are to load damaged.
+    pub(crate) damaged_objects: std::collections::BTreeSet<String>,
     /// Nodes whose loads fail.
     pub(crate) failing_loads: std::collections::BTreeSet<String>,
+    /// Nodes whose loads go on for ever.
+    pub(crate) slow_loads: std::collections::BTreeSet<String>,
     /// Nodes whose snapshots go on for ever.
     pub(crate) endless: Vec<String>,
     /// How many scratch pods were made, and whether none ever starts.

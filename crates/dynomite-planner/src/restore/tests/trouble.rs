@@ -7,7 +7,7 @@ use super::*;
 
 /// Passes until it has ended and the ring has settled: every node has one data,
 /// by how it ended.
-fn ends(world: &mut World, what: &str) -> RestorePhase {
+pub(super) fn ends(world: &mut World, what: &str) -> RestorePhase {
     for _ in 0..150 {
         let plan = world.pass();
         check(world, &plan);
@@ -297,6 +297,49 @@ fn a_backup_that_was_asked_for_before_is_taken_before() {
     let status = world.observed.backups["before"].status.clone();
     let phase = status.and_then(|status| status.phase);
     assert_eq!(phase, Some(BackupPhase::Completed));
+    assert_eq!(ends(&mut world, "after it"), RestorePhase::Completed);
+}
+
+/// It cannot begin at once: what opens its store is not known yet.
+#[test]
+fn a_backup_that_was_asked_for_before_and_waits_is_waited_for() {
+    let mut world = asked(3, 1);
+    world.edit(|spec| {
+        let stores = json!({"stores": [{"name": "main", "s3": {"bucket": "backups"}},
+            {"name": "other", "s3": {"bucket": "others"}, "credentialsSecret": "keys"}]});
+        spec.backup = serde_json::from_value(stores).expect("stores");
+    });
+    let secret = |world: &mut World, seen| {
+        let known = &mut world.observed.store_credentials;
+        known.insert("other".to_owned(), seen);
+    };
+    let unknown = crate::observed::Seen::Unknown("Secret keys does not exist".to_owned());
+    secret(&mut world, unknown);
+    let backup: DynomiteBackup = serde_json::from_value(json!({
+        "apiVersion": "dynomite.io/v1alpha1", "kind": "DynomiteBackup",
+        "metadata": {"name": "before", "namespace": "data", "uid": "before-uid"},
+        "spec": {"cluster": "ring", "store": "other"},
+    }))
+    .expect("a backup");
+    world.observed.backups.insert("before".to_owned(), backup);
+    for _ in 0..30 {
+        pass(&mut world);
+    }
+    assert_eq!(phase(&world), RestorePhase::Checking);
+    let told = message(&world);
+    assert!(
+        told.starts_with("BackupRuns") && told.contains("before"),
+        "{told}"
+    );
+    assert_eq!(data(&world), only("old"));
+    secret(
+        &mut world,
+        crate::observed::Seen::Known("version-1".to_owned()),
+    );
+    until(&mut world, RestorePhase::Staging);
+    let status = world.observed.backups["before"].status.clone();
+    let taken = status.and_then(|status| status.phase);
+    assert_eq!(taken, Some(BackupPhase::Completed));
     assert_eq!(ends(&mut world, "after it"), RestorePhase::Completed);
 }
 
