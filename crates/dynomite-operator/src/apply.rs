@@ -65,6 +65,9 @@ pub enum Error {
     /// now; one that is refused again and again reaches the status.
     #[error("{0}")]
     Refused(String),
+    /// What is to be made has the name of something else.
+    #[error("{0}")]
+    Taken(String),
     /// What was seen is no longer so: the next look decides anew.
     #[error("it has changed meanwhile")]
     Outdated,
@@ -154,6 +157,8 @@ fn note(
         Err(error @ (Error::Node(_) | Error::NoClient(_))) => {
             ("NodeUnreachable".to_owned(), error.to_string())
         }
+        // Only a person can help.
+        Err(Error::Taken(why)) => ("NameTaken".to_owned(), why),
         Err(error @ Error::Certificate(_)) => ("CertificateNotMade".to_owned(), error.to_string()),
     };
     ctx.metrics.call_failed(step, &reason);

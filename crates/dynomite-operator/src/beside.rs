@@ -56,7 +56,7 @@ pub(crate) fn absorb<K: Beside>(ctx: &Context, mut written: K) {
 /// Makes one. One of this name that is of the same cluster is as good.
 ///
 /// # Errors
-/// [`Error::Refused`] when it is of another cluster, and what the API server says.
+/// [`Error::Taken`] when it is of another cluster, and what the API server says.
 pub async fn make<K: Beside>(ctx: &Context, wanted: &K) -> Result<(), Error> {
     ctx.leadership.check()?;
     let api = api::<K>(ctx, &wanted.namespace().unwrap_or_default());
@@ -74,8 +74,9 @@ pub async fn make<K: Beside>(ctx: &Context, wanted: &K) -> Result<(), Error> {
             let there = api.get(&name).await?;
             if there.cluster() != wanted.cluster() {
                 let (kind, of) = (K::kind(&()), there.cluster());
-                return Err(Error::Refused(format!(
-                    "{kind} {name} is of cluster {of}: choose another name"
+                return Err(Error::Taken(format!(
+                    "{kind} {name} is of cluster {of}: delete it when it has ended and nobody \
+                     needs it, or choose another name"
                 )));
             }
             absorb(ctx, there);

@@ -4,6 +4,7 @@ use dynomite_api::crd::{DynomiteBackup, DynomiteRestore, DynomiteRestoreStatus, 
 use dynomite_operator::apply::Error;
 use dynomite_operator::beside;
 use dynomite_planner::AsSeen;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::*;
 
@@ -66,7 +67,7 @@ async fn what_another_cluster_has_by_that_name_is_no_success() {
     beside::make(&ctx, &wanted).await.expect("it is there");
     let other: DynomiteRestore = serde_json::from_value(restore("ring-2")).expect("a restore");
     let refused = beside::make(&ctx, &other).await;
-    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Taken(_))), "{refused:?}");
     let backup = |cluster: &str| -> DynomiteBackup {
         let backup = json!({
             "apiVersion": "dynomite.io/v1alpha1", "kind": "DynomiteBackup",
@@ -78,5 +79,29 @@ async fn what_another_cluster_has_by_that_name_is_no_success() {
         .await
         .expect("it is made");
     let refused = beside::make(&ctx, &backup("ring-2")).await;
-    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    assert!(matches!(refused, Err(Error::Taken(_))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_that_cannot_be_made_is_told_in_the_status() {
+    let mut ring = cluster();
+    ring["spec"]["backup"] = json!({"stores": [{"name": "main", "s3": {"bucket": "backups"}}]});
+    ring["spec"]["bootstrap"] = json!({"restoreFrom": {"from": {"latest": true}}});
+    let server = server_with(ring);
+    let mut taken = restore("elsewhere");
+    taken["metadata"]["name"] = json!("ring-bootstrap");
+    server.put("dynomiterestores", taken.clone());
+    let ctx = operator(&server, Leadership::unlimited());
+    settle(&server, &ctx).await;
+    let conditions = status(&server).status.expect("a status").conditions;
+    let words = "DynomiteRestore ring-bootstrap is of cluster elsewhere";
+    let told = |c: &Condition| c.reason == "NameTaken" && c.message.contains(words);
+    assert!(conditions.iter().any(told), "{conditions:#?}");
+    assert_eq!(held(&server, "dynomiterestores")["spec"], taken["spec"]);
+    // It goes on by itself when the name is free.
+    server.remove("dynomiterestores", "db", "ring-bootstrap");
+    let successor = operator(&server, Leadership::unlimited());
+    settle(&server, &successor).await;
+    let made = &held(&server, "dynomiterestores")["spec"];
+    assert_eq!(made["cluster"], "ring");
 }
