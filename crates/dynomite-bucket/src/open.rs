@@ -400,6 +400,12 @@ fn s3(place: &S3<'_>) -> object_store::Result<(Arc<dyn ObjectStore>, Begun)> {
     let endpoint = place
         .endpoint
         .and_then(|endpoint| Url::parse(endpoint).ok());
+    // TLS keeps what is sent from being changed; without it the signature has to, and then each part
+    // is hashed once more.
+    let protected = endpoint
+        .as_ref()
+        .is_none_or(|endpoint| endpoint.scheme() == "https");
+    builder = builder.with_unsigned_payload(protected);
     let mut virtual_hosted = !place.path_style;
     if let Some(mut endpoint) = endpoint {
         let host = endpoint.host_str().unwrap_or_default().to_owned();

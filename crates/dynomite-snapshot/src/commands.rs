@@ -13,7 +13,7 @@ mod value;
 use bytes::BytesMut;
 use dynomite_protocol::resp::write;
 
-use crate::rdb::{self, CRC64, Event, Key, Reader, Record, Version};
+use crate::rdb::{self, Event, Key, Reader, Record, Version, crc64_of};
 
 /// Elements in one command at most, so that no single one blocks a store for long.
 const BATCH: usize = 64;
@@ -166,7 +166,7 @@ fn dumped(version: Option<Version>, encoding: u8, bytes: &[u8]) -> Vec<u8> {
     let mut dumped = vec![encoding];
     dumped.extend_from_slice(bytes);
     dumped.extend_from_slice(&version.to_le_bytes());
-    let checksum = CRC64.checksum(&dumped);
+    let checksum = crc64_of(&dumped);
     dumped.extend_from_slice(&checksum.to_le_bytes());
     dumped
 }

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::limits::MAX_HELD;
 use crate::ownership::Ownership;
-use crate::rdb::{self, CRC64, Counts, Event, Key, Reader, Record, Version};
+use crate::rdb::{self, Counts, Event, Key, Reader, Record, Version, crc64};
 
 /// Why an RDB cannot be copied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -293,7 +293,7 @@ fn scale(hint: (u64, u64), target: &Ownership, source: Option<&Ownership>) -> (u
 /// The copy.
 struct Output {
     version: Option<Version>,
-    digest: crc::Digest<'static, u64, crc::Table<16>>,
+    digest: crc_fast::Digest,
     /// Sources that ended.
     sources: u64,
     /// The database that was selected last for this source.
@@ -307,7 +307,7 @@ impl Output {
     fn new() -> Self {
         Self {
             version: None,
-            digest: CRC64.digest(),
+            digest: crc64(),
             sources: 0,
             database: None,
             hinted: BTreeMap::new(),

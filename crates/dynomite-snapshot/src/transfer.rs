@@ -70,15 +70,17 @@ impl Upload {
         self.verifier.bytes()
     }
 
-    /// Takes what the store sent and appends to `out` what is to be uploaded. After an error the
-    /// object must not be completed.
-    pub fn push(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    /// Takes what the store sent, and says what is to be uploaded: the same bytes, or what comes
+    /// of them, which is in `out` then and nothing else. After an error the object must not be
+    /// completed.
+    pub fn push<'a>(&mut self, raw: &'a [u8], out: &'a mut Vec<u8>) -> Result<&'a [u8], Error> {
         self.verifier.update(raw)?;
-        match &mut self.pack {
-            Some(pack) => pack.push(raw, out)?,
-            None => out.extend_from_slice(raw),
-        }
-        Ok(())
+        let Some(pack) = &mut self.pack else {
+            return Ok(raw);
+        };
+        out.clear();
+        pack.push(raw, out)?;
+        Ok(out)
     }
 
     /// The store has sent all: appends the rest of the object, and says what was sent and what
@@ -241,9 +243,9 @@ mod tests {
         };
         let secret = encrypted.then_some(&secret);
         let mut upload = Upload::new(compression, secret, Timestamp::UNIX_EPOCH).expect("begins");
-        let mut object = Vec::new();
+        let (mut object, mut packed) = (Vec::new(), Vec::new());
         for piece in REDIS_7.chunks(100) {
-            upload.push(piece, &mut object).expect("in order");
+            object.extend_from_slice(upload.push(piece, &mut packed).expect("in order"));
         }
         let (summary, stored) = upload.finish(&mut object).expect("whole");
         let snapshot = &mut manifest.snapshots[0];

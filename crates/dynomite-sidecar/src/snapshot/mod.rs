@@ -8,9 +8,10 @@
 //!  report ◀──────── results ──┘
 //! ```
 //!
-//! The [`Desk`] has a thread of its own: to digest and to compress takes the processor for
-//! milliseconds at a time, and health is looked at every few. Results live as long as their
-//! order stands; credentials live in memory only.
+//! The [`Desk`] has threads of its own: to digest and to compress takes the processor for
+//! milliseconds at a time, and health is looked at every few. There are two, so that what is
+//! verified does not wait for what is signed and sent. Results live as long as their order stands;
+//! credentials live in memory only.
 
 mod attend;
 mod broken;
@@ -20,6 +21,7 @@ mod previous;
 mod psync;
 mod saved;
 mod scratch;
+mod sink;
 mod small;
 mod stage;
 mod take;
@@ -48,6 +50,8 @@ use broken::Broken;
 pub(crate) use attend::attend;
 pub(crate) use scratch::{Process, Scratch};
 
+/// Threads of a desk: one that verifies, and one that speaks with object storage.
+const WORKERS: usize = 2;
 /// Small requests to places at a time; more wait.
 const SMALL_REQUESTS: usize = 4;
 
@@ -56,7 +60,7 @@ const SMALL_REQUESTS: usize = 4;
 pub(crate) struct Desk {
     site: Arc<Site>,
     worker: Handle,
-    /// The worker's thread ends when this is dropped.
+    /// The worker's threads end when this is dropped.
     _ends: oneshot::Sender<()>,
     credentials: watch::Sender<Arc<Credentials>>,
     results: Mutex<Results>,
@@ -76,22 +80,24 @@ struct Results {
 }
 
 impl Desk {
-    /// A desk with a thread of its own.
+    /// A desk with threads of its own.
     ///
     /// # Errors
-    /// When the machine gives no thread.
+    /// When the machine gives none.
     pub(crate) fn new(site: Arc<Site>) -> io::Result<Self> {
         Self::with_patience(site, Patience::default())
     }
 
     fn with_patience(site: Arc<Site>, patience: Patience) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .thread_name("snapshots")
             .enable_all()
             .build()?;
         let worker = runtime.handle().clone();
         let (ends, ended) = oneshot::channel();
         std::thread::Builder::new()
-            .name("snapshots".to_owned())
+            .name("desk".to_owned())
             .spawn(move || runtime.block_on(ended))?;
         Ok(Self {
             site,

@@ -29,11 +29,11 @@ use dynomite_snapshot::transfer::{self, Download};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::fs::{self, File};
-use tokio::io::AsyncWriteExt as _;
 use tokio::sync::oneshot;
 
 use super::Desk;
 use super::broken::Broken;
+use super::sink::Sink;
 use super::twice::Marks;
 
 /// How often is looked whether what is missing has come.
@@ -171,11 +171,10 @@ impl Staging {
         let needed = self.total(&ready).await?;
         room(&directory, needed)?;
         self.say(RestoreState::Downloading);
-        let mut out = File::create(self.part_file()).await.map_err(unwritable)?;
+        let part = self.part_file();
+        let mut out = Sink::create(&part).await.map_err(unwritable)?;
         let (counts, elsewhere) = self.write(&ready, &mut out).await?;
-        out.flush().await.map_err(unwritable)?;
-        out.sync_all().await.map_err(unwritable)?;
-        let bytes = out.metadata().await.map_err(unwritable)?.len();
+        let bytes = out.close().await.map_err(unwritable)?;
         let note = Note {
             digest: digest(&self.order),
             bytes,
@@ -291,7 +290,7 @@ impl Staging {
 
     /// Writes what is kept of all parts: its keys, and how many of them no client
     /// can ask for.
-    async fn write(&self, ready: &Ready<'_>, out: &mut File) -> Result<(Counts, u64), Broken> {
+    async fn write(&self, ready: &Ready<'_>, out: &mut Sink) -> Result<(Counts, u64), Broken> {
         let now = Timestamp::now();
         let mut throttle = Pace::new(self.order.bytes_per_second);
         let mut done = 0;
@@ -359,7 +358,7 @@ impl Staging {
         }
         if let Some(filter) = keep.and_then(|keep| keep.filter) {
             let filtered = filter.finish(&mut copied).map_err(unfiltered)?;
-            out.write_all(&copied).await.map_err(unwritable)?;
+            out.push(&mut copied).await.map_err(unwritable)?;
             (counts, elsewhere) = (filtered.kept, filtered.elsewhere);
         }
         Ok((counts, elsewhere))
@@ -380,18 +379,14 @@ async fn give(
     keep: &mut Option<Keep>,
     raw: &mut Vec<u8>,
     copied: &mut Vec<u8>,
-    out: &mut File,
+    out: &mut Sink,
 ) -> Result<(), Broken> {
     if let Some(filter) = keep.as_mut().and_then(|keep| keep.filter.as_mut()) {
         filter.push(raw, copied).map_err(unfiltered)?;
         raw.clear();
-        out.write_all(copied).await.map_err(unwritable)?;
-        copied.clear();
-    } else {
-        out.write_all(raw).await.map_err(unwritable)?;
-        raw.clear();
+        return out.push(copied).await.map_err(unwritable);
     }
-    Ok(())
+    out.push(raw).await.map_err(unwritable)
 }
 
 /// Notes which keys were kept, where files may share some.

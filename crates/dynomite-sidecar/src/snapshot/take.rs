@@ -370,14 +370,14 @@ struct Way<'a> {
 impl Way<'_> {
     async fn push(&mut self, raw: &[u8]) -> Result<(), Broken> {
         self.throttle.pass(raw.len()).await;
-        self.pack.push(raw, &mut self.packed)?;
-        self.object.push(&self.packed).await?;
-        self.packed.clear();
+        let packed = self.pack.push(raw, &mut self.packed)?;
+        self.object.push(packed).await?;
         self.work.progress(self.pack.bytes(), self.object.stored());
         Ok(())
     }
 
     async fn finish(mut self, history: (String, u64)) -> Result<Sent, Broken> {
+        self.packed.clear();
         let (summary, stored) = self.pack.finish(&mut self.packed)?;
         self.object.push(&self.packed).await?;
         let bytes = self.object.complete().await?;

@@ -23,11 +23,18 @@ pub(crate) use lzf::unpack;
 pub use reader::Reader;
 pub use verify::{Counts, Summary, Verifier};
 
-use crc::{CRC_64_REDIS, Crc, Table};
+use crc_fast::{CrcAlgorithm, Digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The checksum at the end of a file (the "Jones" polynomial).
-pub(crate) static CRC64: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+/// Begins the checksum at the end of a file (the "Jones" polynomial).
+pub(crate) fn crc64() -> Digest {
+    Digest::new(CrcAlgorithm::Crc64Redis)
+}
+
+/// The same of bytes that are all there.
+pub(crate) fn crc64_of(bytes: &[u8]) -> u64 {
+    crc_fast::checksum(CrcAlgorithm::Crc64Redis, bytes)
+}
 
 /// The newest format of Redis that is read here.
 pub const NEWEST_REDIS: u16 = 12;

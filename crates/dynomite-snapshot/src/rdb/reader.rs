@@ -14,7 +14,7 @@
 use super::event::{Event, Key, Record};
 use super::grammar::{self, Item, Use};
 use super::text::Text;
-use super::{CRC64, Checksum, Error, Fault, Kind, Version};
+use super::{Checksum, Error, Fault, Kind, Version, crc64};
 
 /// Longest primitive: the text of a score.
 const SCRATCH: usize = 256;
@@ -23,7 +23,7 @@ const SCRATCH: usize = 256;
 pub struct Reader {
     at: u64,
     version: Option<Version>,
-    digest: crc::Digest<'static, u64, crc::Table<16>>,
+    digest: crc_fast::Digest,
     state: State,
     scratch: [u8; SCRATCH],
     filled: usize,
@@ -99,7 +99,7 @@ impl Reader {
         Self {
             at: 0,
             version: None,
-            digest: CRC64.digest(),
+            digest: crc64(),
             state: State::Header,
             scratch: [0; SCRATCH],
             filled: 0,
@@ -143,6 +143,47 @@ impl Reader {
     /// Reads up to the next event and says how many bytes of `input` that took. Without an event
     /// all of it was read.
     pub fn read(&mut self, input: &[u8]) -> Result<(usize, Option<Event<'_>>), Error> {
+        let (taken, signal) = self.step(input)?;
+        if !self.is_past_end() || matches!(signal, Some(Signal::Began)) {
+            self.digest.update(&input[..taken]);
+        }
+        Ok((taken, signal.map(|signal| self.event(&signal))))
+    }
+
+    /// Reads all of `input` and tells every event. It is digested in few and long pieces: small
+    /// values would otherwise cost a call for each of their parts.
+    pub fn read_all(
+        &mut self,
+        input: &[u8],
+        mut tell: impl FnMut(Event<'_>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut rest = input;
+        let mut undigested = if self.is_past_end() { &[] } else { input };
+        loop {
+            let (taken, signal) = self.step(rest)?;
+            rest = &rest[taken..];
+            if self.is_past_end() && !undigested.is_empty() {
+                // This is where the end begins, so only the checksum can follow.
+                self.digest
+                    .update(&undigested[..undigested.len() - rest.len()]);
+                undigested = &[];
+            }
+            let Some(signal) = signal else {
+                self.digest.update(undigested);
+                return Ok(());
+            };
+            tell(self.event(&signal))?;
+        }
+    }
+
+    /// Whether what was read last is not covered by the checksum; but the end's own first byte
+    /// is, with whose event this begins.
+    fn is_past_end(&self) -> bool {
+        matches!(self.state, State::Checksum | State::Ended)
+    }
+
+    /// Reads up to the next event, and digests nothing.
+    fn step(&mut self, input: &[u8]) -> Result<(usize, Option<Signal>), Error> {
         let mut rest = input;
         let result = self.advance(&mut rest);
         let taken = input.len() - rest.len();
@@ -151,17 +192,11 @@ impl Reader {
             fault,
         };
         let signal = result.map_err(fault)?;
-        // The checksum is of all before it, and the last event before it is the end's beginning.
-        if !matches!(self.state, State::Checksum | State::Ended)
-            || matches!(signal, Some(Signal::Began))
-        {
-            self.digest.update(&input[..taken]);
-        }
         self.at += taken as u64;
         if matches!(signal, Some(Signal::Key)) {
             self.key.value = self.at;
         }
-        Ok((taken, signal.map(|signal| self.event(&signal))))
+        Ok((taken, signal))
     }
 
     /// After the last byte: an error unless the RDB is whole.
@@ -254,7 +289,7 @@ impl Reader {
         if stored == 0 {
             return Ok(Some(Signal::Finished(Checksum::NotWritten)));
         }
-        let computed = self.digest.clone().finalize();
+        let computed = self.digest.finalize();
         if stored != computed {
             return Err(Fault::Checksum { stored, computed });
         }

@@ -31,7 +31,7 @@ fn verify(bytes: &[u8]) -> Result<Summary, Error> {
 /// Header, the bytes of records, end, checksum.
 fn file(header: &str, records: &[u8]) -> Vec<u8> {
     let mut bytes = [header.as_bytes(), records, &[255]].concat();
-    let checksum = CRC64.checksum(&bytes);
+    let checksum = crc64_of(&bytes);
     bytes.extend(checksum.to_le_bytes());
     bytes
 }

@@ -90,12 +90,44 @@ impl Summary {
 /// Checks an RDB while it passes, in whatever pieces it comes.
 pub struct Verifier {
     reader: Reader,
-    now: Timestamp,
     sha256: Sha256,
+    found: Found,
+}
+
+/// What was found so far.
+struct Found {
+    now: Timestamp,
     checksum: Option<Checksum>,
     aux: BTreeMap<String, String>,
     functions: u64,
     databases: BTreeMap<u32, Counts>,
+}
+
+impl Found {
+    fn take(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        match *event {
+            Event::Key(key) => {
+                if self.databases.len() >= MAX_DATABASES
+                    && !self.databases.contains_key(&key.database)
+                {
+                    return Err(Error {
+                        at: key.begin,
+                        fault: Fault::Databases(MAX_DATABASES),
+                    });
+                }
+                let counts = self.databases.entry(key.database).or_default();
+                counts.add(key, self.now);
+            }
+            Event::Aux { name, value } if self.aux.len() < MAX_AUX_FIELDS => {
+                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                self.aux.insert(text(name), text(value));
+            }
+            Event::Ended(super::Record::Function) => self.functions += 1,
+            Event::Finished(checksum) => self.checksum = Some(checksum),
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 impl Verifier {
@@ -103,12 +135,14 @@ impl Verifier {
     pub fn new(now: Timestamp) -> Self {
         Self {
             reader: Reader::new(),
-            now,
             sha256: Sha256::new(),
-            checksum: None,
-            aux: BTreeMap::new(),
-            functions: 0,
-            databases: BTreeMap::new(),
+            found: Found {
+                now,
+                checksum: None,
+                aux: BTreeMap::new(),
+                functions: 0,
+                databases: BTreeMap::new(),
+            },
         }
     }
 
@@ -120,33 +154,8 @@ impl Verifier {
     /// Takes the next bytes. After an error it must not be used any more.
     pub fn update(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.sha256.update(bytes);
-        let mut rest = bytes;
-        loop {
-            let (taken, event) = self.reader.read(rest)?;
-            let Some(event) = event else { return Ok(()) };
-            rest = &rest[taken..];
-            match event {
-                Event::Key(key) => {
-                    if self.databases.len() >= MAX_DATABASES
-                        && !self.databases.contains_key(&key.database)
-                    {
-                        return Err(Error {
-                            at: key.begin,
-                            fault: Fault::Databases(MAX_DATABASES),
-                        });
-                    }
-                    let counts = self.databases.entry(key.database).or_default();
-                    counts.add(key, self.now);
-                }
-                Event::Aux { name, value } if self.aux.len() < MAX_AUX_FIELDS => {
-                    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                    self.aux.insert(text(name), text(value));
-                }
-                Event::Ended(super::Record::Function) => self.functions += 1,
-                Event::Finished(checksum) => self.checksum = Some(checksum),
-                _ => {}
-            }
-        }
+        let found = &mut self.found;
+        self.reader.read_all(bytes, |event| found.take(&event))
     }
 
     /// After the last byte: what passed, if it was a whole RDB.
@@ -154,7 +163,7 @@ impl Verifier {
         // Formats without checksum end with a record that needs no further byte.
         self.update(&[])?;
         self.reader.finish()?;
-        let (Some(version), Some(checksum)) = (self.reader.version(), self.checksum) else {
+        let (Some(version), Some(checksum)) = (self.reader.version(), self.found.checksum) else {
             return Err(Error {
                 at: self.reader.offset(),
                 fault: Fault::Truncated,
@@ -165,9 +174,9 @@ impl Verifier {
             bytes: self.reader.offset(),
             sha256: self.sha256.finalize().into(),
             checksum,
-            aux: self.aux,
-            functions: self.functions,
-            databases: self.databases,
+            aux: self.found.aux,
+            functions: self.found.functions,
+            databases: self.found.databases,
         })
     }
 }

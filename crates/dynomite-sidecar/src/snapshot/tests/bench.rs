@@ -88,17 +88,23 @@ impl std::io::Write for Writer {
 
 impl Bench {
     pub(super) async fn start() -> Option<Self> {
+        log();
+        Self::start_as(false).await
+    }
+
+    /// Nothing is logged, as a log in memory is none of a sidecar's costs.
+    pub(super) async fn start_unlogged() -> Option<Self> {
         Self::start_as(false).await
     }
 
     /// A sidecar that finds an order when it starts.
     pub(super) async fn start_with_order() -> Option<Self> {
+        log();
         Self::start_as(true).await
     }
 
     async fn start_as(ordered: bool) -> Option<Self> {
         let binary = fixture::stores().into_iter().next()?;
-        log();
         let directory = tempfile::tempdir().expect("a directory");
         let site = crate::run::tests::site_in(directory.path());
         let server = fake::S3::start().await;
