@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! push ──▶ part at hand ──full──▶ in flight (sent again from memory) ──▶ storage
-//!                                 at most BUDGET bytes in all            complete | abort
+//!               ▲                 at most BUDGET bytes in all            complete | abort
+//!               └────memory of parts that landed────┘
 //! ```
 
 use bytes::{Bytes, BytesMut};
@@ -31,7 +32,10 @@ pub struct Upload {
     parts_of: Option<Box<dyn MultipartUpload>>,
     part: usize,
     buffer: BytesMut,
-    flying: JoinSet<object_store::Result<usize>>,
+    /// Memory of parts that landed: an allocator would give it back to the system and ask anew,
+    /// or keep some for each thread.
+    spare: Vec<BytesMut>,
+    flying: JoinSet<object_store::Result<Bytes>>,
     parts: u64,
     stored: u64,
 }
@@ -58,6 +62,7 @@ impl Bucket {
             parts_of: Some(upload),
             part: part_size(expected),
             buffer: BytesMut::new(),
+            spare: Vec::new(),
             flying: JoinSet::new(),
             parts: 0,
             stored: 0,
@@ -83,6 +88,7 @@ impl Upload {
     pub async fn push(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
             if self.buffer.capacity() == 0 {
+                self.buffer = self.spare.pop().unwrap_or_default();
                 self.buffer.reserve(self.part);
             }
             let (fitting, rest) = bytes.split_at(bytes.len().min(self.part - self.buffer.len()));
@@ -153,10 +159,9 @@ impl Upload {
         let Some(upload) = &mut self.parts_of else {
             return Ok(());
         };
-        let length = part.len();
-        let sending = upload.put_part(part.into());
+        let sending = upload.put_part(part.clone().into());
         self.flying
-            .spawn(async move { sending.await.map(|()| length) });
+            .spawn(async move { sending.await.map(|()| part) });
         self.parts += 1;
         if self.parts.is_multiple_of(1000) && self.parts >= GROWS_AFTER {
             self.part = (self.part * 2).min(LARGEST);
@@ -183,11 +188,16 @@ impl Upload {
 
     fn landed(
         &mut self,
-        landed: Result<object_store::Result<usize>, tokio::task::JoinError>,
+        landed: Result<object_store::Result<Bytes>, tokio::task::JoinError>,
     ) -> Result<(), Error> {
         match landed {
-            Ok(Ok(bytes)) => {
-                self.stored += bytes as u64;
+            Ok(Ok(part)) => {
+                self.stored += part.len() as u64;
+                // A connection may still hold it, and then the allocator is asked.
+                if let Ok(mut memory) = part.try_into_mut() {
+                    memory.clear();
+                    self.spare.push(memory);
+                }
                 Ok(())
             }
             Ok(Err(error)) => Err(self.failed("write", &error)),

@@ -4,6 +4,7 @@ mod snapshot;
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
@@ -33,6 +34,9 @@ pub(crate) enum Command {
         /// Rounds; medians are told.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+        /// The sidecar's own tests, built for release already; else they are built.
+        #[arg(long, value_name = "PATH")]
+        program: Option<PathBuf>,
     },
 }
 
@@ -54,7 +58,11 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             rounds,
             cluster,
         } => operator(*mebibytes, *rounds, cluster),
-        Command::Snapshot { mebibytes, rounds } => snapshot::run(*mebibytes, *rounds),
+        Command::Snapshot {
+            mebibytes,
+            rounds,
+            program,
+        } => snapshot::run(*mebibytes, *rounds, program.as_deref()),
     }
 }
 

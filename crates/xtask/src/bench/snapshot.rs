@@ -46,13 +46,16 @@ struct Round {
 }
 
 /// Measures, prints, and writes the page.
-pub(super) fn run(mebibytes: u64, rounds: usize) -> Result<()> {
+pub(super) fn run(mebibytes: u64, rounds: usize, program: Option<&Path>) -> Result<()> {
     ensure!(
         process::find("redis-cli").is_some(),
         "redis-server and redis-cli are needed: install them with your package manager"
     );
     let mut stages = Stages::new();
-    let program = stages.run("build", |stage| suite::release_test(PACKAGE, stage))?;
+    let program = match program {
+        Some(program) => program.canonicalize()?,
+        None => stages.run("build", |stage| suite::release_test(PACKAGE, stage))?,
+    };
     let rclone = stages.run("rclone", |stage| {
         // Without it the comparison is with an upload by our own code, and the page says so.
         let program = image::debian_program("rclone", stage);
