@@ -31,12 +31,12 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Creates the file. What had its name before is another file: whoever still writes that one
+    /// Creates the file. One that had its name before is another one: whoever still writes that
     /// disturbs nobody.
     pub(super) async fn create(path: &Path) -> io::Result<Self> {
-        match tokio::fs::remove_file(path).await {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let before = tokio::fs::symlink_metadata(path).await;
+        if before.is_ok_and(|before| before.is_file()) {
+            tokio::fs::remove_file(path).await?;
         }
         let file = tokio::fs::File::create(path).await?.into_std().await;
         let (full, to_write) = mpsc::channel(WAITING);

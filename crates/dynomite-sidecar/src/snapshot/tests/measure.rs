@@ -219,6 +219,8 @@ impl Measure {
         if let Some(rclone) = &self.wanted.rclone {
             let done = Command::new(rclone)
                 .args(["copyto", "--s3-provider", "Other", "--s3-no-check-bucket"])
+                // What was uploaded in an earlier round is uploaded again.
+                .arg("--ignore-times")
                 .args([
                     "--config",
                     "/dev/null",
