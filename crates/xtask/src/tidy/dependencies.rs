@@ -22,7 +22,7 @@ struct Allowed {
 const PURE: &[&str] = &[
     "base64",
     "bytes",
-    "crc",
+    "crc-fast",
     "hashbrown",
     "indexmap",
     "itoa",
