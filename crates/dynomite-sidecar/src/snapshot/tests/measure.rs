@@ -186,6 +186,11 @@ impl Measure {
         let warm = self.start(&file);
         let staged = self.stage(&entry, number).await;
         let loaded = self.load(number).await;
+        // To remove what was staged is none of the next round's costs.
+        self.bench.orders_nothing();
+        while !self.bench.restore_files().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         Round {
             dump,
             upload,
