@@ -145,19 +145,23 @@ async fn follow(
         };
         match event {
             ProcessEvent::LauncherUp { running } => {
-                process.send_modify(|process| process.running = running);
+                process.send_modify(|process| {
+                    process.launcher = true;
+                    process.running = running;
+                });
             }
             ProcessEvent::Started { .. } => process.send_modify(|process| process.running = true),
-            ProcessEvent::Exited { how } => ended(&process, how),
-            ProcessEvent::LauncherGone => ended(&process, "its container ended".to_owned()),
+            ProcessEvent::Exited { how } => ended(&process, true, how),
+            ProcessEvent::LauncherGone => ended(&process, false, "its container ended".to_owned()),
             // Nothing of it is kept.
             ProcessEvent::Terminating => launcher.stop(Duration::ZERO),
         }
     }
 }
 
-fn ended(process: &watch::Sender<Process>, how: String) {
+fn ended(process: &watch::Sender<Process>, launcher: bool, how: String) {
     process.send_replace(Process {
+        launcher,
         running: false,
         last_exit: how,
     });

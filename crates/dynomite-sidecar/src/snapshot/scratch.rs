@@ -56,6 +56,8 @@ const DATABASES: u32 = 16;
 /// The store's process, as its launcher tells.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Process {
+    /// Whether its launcher is there: one that is not yet takes no order.
+    pub(crate) launcher: bool,
     /// Whether it runs.
     pub(crate) running: bool,
     /// How it ended last.
@@ -171,12 +173,14 @@ impl Scratch {
         if process.borrow().running {
             self.launcher.stop(GRACE);
         }
-        let ended = process.wait_for(|process| !process.running);
+        let ended = process.wait_for(|process| process.launcher && !process.running);
         if tokio::time::timeout(STORE_PATIENCE, ended).await.is_err() {
-            return Err(Broken::passing(
-                "StoreAway",
-                "the scratch store does not end",
-            ));
+            let message = if self.process.borrow().launcher {
+                "the scratch store does not end"
+            } else {
+                "the scratch store's container does not run"
+            };
+            return Err(Broken::passing("StoreAway", message));
         }
         let write = || -> io::Result<()> {
             let directory = self.site.data_dir.join("store");

@@ -77,6 +77,11 @@ struct Pod {
 
 impl Pod {
     async fn start() -> Option<Self> {
+        Self::with_launcher(|_| true).await
+    }
+
+    /// A pod whose launcher is there as soon as `may_begin` holds of its site.
+    async fn with_launcher(may_begin: fn(&Site) -> bool) -> Option<Self> {
         let server = fixture::stores().into_iter().next()?;
         let directory = tempfile::tempdir().expect("a directory");
         let mut site = crate::run::tests::site_in(directory.path());
@@ -84,9 +89,14 @@ impl Pod {
         site.ports.replication = port.local_addr().expect("it is bound").port();
         let site = Arc::new(site);
         let socket = site.launcher_socket(ProcessName::Store);
-        let listener = UnixListener::bind(socket).expect("a socket");
         let of_launcher = Arc::clone(&site);
-        std::thread::spawn(move || launcher(&listener, &server, &of_launcher));
+        std::thread::spawn(move || {
+            while !may_begin(&of_launcher) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let listener = UnixListener::bind(socket).expect("a socket");
+            launcher(&listener, &server, &of_launcher);
+        });
         let desk = Arc::new(Desk::new(Arc::clone(&site)).expect("a thread"));
         desk.take_credentials(bench::credentials(true));
         let (inputs, heard) = mpsc::channel(INPUT_QUEUE);
@@ -213,6 +223,20 @@ async fn what_is_not_at_hand_is_asked_for_and_no_node_loads() {
     let without = pod.load(&bench, "uid", &part).await;
     assert_eq!(refusal(&without), ("EncryptionKeyMissing", true));
     pod.desk.take_credentials(bench::credentials(true));
+    let loaded = BucketAnswer::Loaded { keys: KEYS };
+    assert_eq!(pod.load(&bench, "uid", &part).await, loaded);
+}
+
+/// The sidecar of a pod that starts may be asked before the store's container runs.
+#[tokio::test]
+async fn a_store_whose_launcher_comes_late_is_started_when_it_comes() {
+    let late = |site: &Site| site.staged("scratch").is_file();
+    let pod = Pod::with_launcher(late).await;
+    let (Some(mut bench), Some(pod)) = (Bench::start().await, pod) else {
+        return;
+    };
+    bench.order(|_| {});
+    let part = bench::part(&entry(bench.ended().await));
     let loaded = BucketAnswer::Loaded { keys: KEYS };
     assert_eq!(pod.load(&bench, "uid", &part).await, loaded);
 }
