@@ -77,7 +77,7 @@ pub(super) fn run(mebibytes: u64, rounds: usize, program: Option<&Path>) -> Resu
     })?;
     let table = format!(
         "{}\n{}",
-        circumstances(&before),
+        circumstances(&before, &load()),
         table(mebibytes, &rounds, rclone.is_some())
     );
     println!("\n{table}");
@@ -153,11 +153,11 @@ fn load() -> String {
 }
 
 /// What the figures are to be read with.
-fn circumstances(load: &str) -> String {
+fn circumstances(before: &str, after: &str) -> String {
     let processors = thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "{processors} processors for all that runs here, object storage included; other programs \
-         kept {load} of them busy before."
+        "{processors} processors for all that runs here, object storage included; programs that \
+         ran or waited in the minute before: {before}, in the last minute, these included: {after}."
     )
 }
 
