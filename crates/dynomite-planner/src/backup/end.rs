@@ -14,7 +14,6 @@ use crate::bucket::{Reply, ask, place};
 use crate::plan::{Action, EventKind};
 use crate::steps::Step;
 
-/// Name of the manifest in the directory of a backup.
 /// How long the manifest may fail to be written before the backup does.
 const MANIFEST_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
 /// How long the rests of attempts are tried to be removed; retention finds them later.

@@ -332,6 +332,16 @@ impl Bench {
         report
     }
 
+    /// Orders a snapshot that takes its time; returns when some of it is stored.
+    pub(super) async fn is_uploading(&mut self) {
+        self.order(|order| order.bytes_per_second = Some(4 << 20));
+        let begun = |report: &NodeReport| {
+            let snapshot = report.snapshot.as_ref();
+            snapshot.is_some_and(|it| it.stored_bytes > 0)
+        };
+        self.until(begun).await;
+    }
+
     pub(super) async fn until(&self, holds: impl Fn(&NodeReport) -> bool) -> NodeReport {
         self.until_within(PATIENCE, holds).await
     }

@@ -189,15 +189,7 @@ async fn an_order_that_is_gone_removes_what_it_has_stored() {
         return;
     };
     bench.fill(40);
-    bench.order(|order| order.bytes_per_second = Some(4 << 20));
-    bench
-        .until(|report| {
-            report
-                .snapshot
-                .as_ref()
-                .is_some_and(|it| it.stored_bytes > 0)
-        })
-        .await;
+    bench.is_uploading().await;
     assert!(!bench.server.inside().uploads.is_empty());
     bench.orders_nothing();
     bench.until(|report| report.snapshot.is_none()).await;
@@ -258,15 +250,7 @@ async fn a_sidecar_that_is_killed_while_it_uploads_leaves_no_backup_and_its_rest
         return;
     };
     bench.fill(30);
-    bench.order(|order| order.bytes_per_second = Some(4 << 20));
-    bench
-        .until(|report| {
-            report
-                .snapshot
-                .as_ref()
-                .is_some_and(|it| it.stored_bytes > 0)
-        })
-        .await;
+    bench.is_uploading().await;
     bench.kill_sidecar().await;
     let uploads = |bench: &Bench| -> Vec<String> {
         let inside = bench.server.inside();
